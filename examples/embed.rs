@@ -1,0 +1,2 @@
+//! The library in forty lines.
+fn main() {}

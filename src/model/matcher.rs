@@ -1,0 +1,134 @@
+//! A matcher: what a selector asks of one label.
+
+use std::fmt;
+
+use regex_automata::meta::Regex;
+
+use super::labels::Quoted;
+
+/// How a matcher compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MatchOp {
+    /// `=`
+    Equal,
+    /// `!=`
+    NotEqual,
+    /// `=~`, anchored at both ends.
+    Regex,
+    /// `!~`, anchored at both ends.
+    NotRegex,
+}
+
+impl MatchOp {
+    /// The operator's text.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Equal => "=",
+            Self::NotEqual => "!=",
+            Self::Regex => "=~",
+            Self::NotRegex => "!~",
+        }
+    }
+}
+
+/// Why a matcher cannot be made: the regular expression is not one.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("invalid regular expression {pattern:?}: {reason}")]
+pub struct MatcherError {
+    /// The expression as given.
+    pub pattern: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// One label's condition. An absent label has the value "".
+#[derive(Debug, Clone)]
+pub struct Matcher {
+    name: String,
+    op: MatchOp,
+    value: String,
+    regex: Option<Regex>,
+}
+
+impl Matcher {
+    /// A matcher of label `name` against `value`.
+    ///
+    /// # Errors
+    /// [`MatcherError`] if `op` is a regular expression's and `value` is none.
+    pub fn new(op: MatchOp, name: impl Into<String>, value: impl Into<String>) -> Result<Self, MatcherError> {
+        let value = value.into();
+        let regex = match op {
+            MatchOp::Equal | MatchOp::NotEqual => None,
+            MatchOp::Regex | MatchOp::NotRegex => {
+                let anchored = format!("^(?s:{value})$");
+                Some(
+                    Regex::new(&anchored)
+                        .map_err(|error| MatcherError { pattern: value.clone(), reason: error.to_string() })?,
+                )
+            }
+        };
+        Ok(Self { name: name.into(), op, value, regex })
+    }
+
+    /// A matcher for equality, which needs no check.
+    #[must_use]
+    pub fn equal(name: impl Into<String>, value: impl Into<String>) -> Self {
+        Self { name: name.into(), op: MatchOp::Equal, value: value.into(), regex: None }
+    }
+
+    /// The label that it looks at.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How it compares.
+    #[must_use]
+    pub fn op(&self) -> MatchOp {
+        self.op
+    }
+
+    /// What it compares with.
+    #[must_use]
+    pub fn value(&self) -> &str {
+        &self.value
+    }
+
+    /// Whether a label with `value` passes; "" stands for an absent one.
+    #[must_use]
+    pub fn matches(&self, value: &str) -> bool {
+        match (self.op, &self.regex) {
+            (MatchOp::Regex, Some(regex)) => regex.is_match(value),
+            (MatchOp::NotRegex, Some(regex)) => !regex.is_match(value),
+            (MatchOp::NotEqual, _) => self.value != value,
+            _ => self.value == value,
+        }
+    }
+}
+
+impl PartialEq for Matcher {
+    fn eq(&self, other: &Self) -> bool {
+        self.op == other.op && self.name == other.name && self.value == other.value
+    }
+}
+
+impl Eq for Matcher {}
+
+impl fmt::Display for Matcher {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}{}{}", self.name, self.op.as_str(), Quoted(&self.value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_regular_expression_matches_the_whole_value() {
+        let matcher = Matcher::new(MatchOp::Regex, "a", "b|cd").unwrap();
+        assert!(matcher.matches("b") && matcher.matches("cd"));
+        assert!(!matcher.matches("bc") && !matcher.matches(""));
+    }
+}

@@ -1,0 +1,23 @@
+//! What the data is: label sets, matchers, samples, histograms, exemplars, metadata, and spans of time.
+//!
+//! Times are milliseconds since the Unix epoch, signed, as everywhere in Prometheus. Label sets and matchers know their
+//! text `{a="b"}`. Nothing here knows how any of it is stored.
+
+mod exemplar;
+mod histogram;
+mod labels;
+mod matcher;
+mod metadata;
+mod sample;
+mod time;
+
+pub use exemplar::Exemplar;
+pub use histogram::{
+    CUSTOM_BUCKETS_SCHEMA, CounterResetHint, EXPONENTIAL_SCHEMA_MAX, EXPONENTIAL_SCHEMA_MIN, FloatHistogram, Histogram,
+    HistogramError, Span,
+};
+pub use labels::{Labels, LabelsBuilder, LabelsIter, METRIC_NAME};
+pub use matcher::{MatchOp, Matcher, MatcherError};
+pub use metadata::{Metadata, MetricType};
+pub use sample::{STALE_NAN_BITS, Sample, Value, is_stale};
+pub use time::TimeRange;
