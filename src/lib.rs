@@ -4,4 +4,5 @@ pub mod budget;
 pub mod codec;
 pub mod error;
 pub mod fs;
+pub mod index;
 pub mod model;

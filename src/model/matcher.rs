@@ -107,6 +107,48 @@ impl Matcher {
     }
 }
 
+/// Which values a matcher accepts, where that needs no look at them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// All, the absent label included: `=~".*"`.
+    Everything,
+    /// All but "": `=~".+"`, `!=""`.
+    Present,
+    /// "" alone: `=""`, `!~".+"`.
+    Absent,
+    /// None: `!~".*"`.
+    Nothing,
+    /// It depends on the value.
+    Some,
+}
+
+impl Matcher {
+    /// Which values it accepts, where that needs no look at them.
+    #[must_use]
+    pub fn reach(&self) -> Reach {
+        match (self.op, self.value.as_str()) {
+            (MatchOp::Equal | MatchOp::Regex, "") | (MatchOp::NotRegex, ".+") => Reach::Absent,
+            (MatchOp::NotEqual | MatchOp::NotRegex, "") | (MatchOp::Regex, ".+") => Reach::Present,
+            (MatchOp::Regex, ".*") => Reach::Everything,
+            (MatchOp::NotRegex, ".*") => Reach::Nothing,
+            _ => Reach::Some,
+        }
+    }
+
+    /// The values that a regular expression matches, sorted, if they are few and it matches nothing else. It is the
+    /// expression's answer: a negative matcher refuses these.
+    #[must_use]
+    pub fn set_matches(&self) -> Option<&[String]> {
+        None
+    }
+
+    /// What every value that the regular expression matches begins with; "" if there is nothing common.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        ""
+    }
+}
+
 impl PartialEq for Matcher {
     fn eq(&self, other: &Self) -> bool {
         self.op == other.op && self.name == other.name && self.value == other.value

@@ -17,7 +17,7 @@ pub use histogram::{
     HistogramError, Span,
 };
 pub use labels::{Labels, LabelsBuilder, LabelsIter, METRIC_NAME};
-pub use matcher::{MatchOp, Matcher, MatcherError};
+pub use matcher::{MatchOp, Matcher, MatcherError, Reach};
 pub use metadata::{Metadata, MetricType};
 pub use sample::{STALE_NAN_BITS, Sample, Value, is_stale};
 pub use time::TimeRange;
