@@ -6,3 +6,5 @@ pub mod error;
 pub mod fs;
 pub mod index;
 pub mod model;
+#[cfg(feature = "promql")]
+pub mod promql;
