@@ -1,6 +1,7 @@
 //! Embedded time-series storage whose directories, blocks and wire formats are those of Prometheus and Thanos.
 
 pub mod budget;
+pub mod chunk;
 pub mod codec;
 pub mod error;
 pub mod fs;

@@ -1,0 +1,369 @@
+//! Bit streams, most significant bit first: what chunks are made of.
+//!
+//! A chunk is read once front to back and written once, so both ends keep a 64-bit word and touch memory in words.
+//! Reading past the end gives zero bits and is remembered: a decoder of many small fields asks [`BitReader::check`] once
+//! a sample instead of testing every field. That cannot run away, since every length in these formats is bounded by the
+//! caller against [`BitReader::bits_left`].
+
+/// A field reached past the last bit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the bits end at bit {bit_offset}, inside a value")]
+pub struct OutOfBits {
+    /// Where the bits end, counted from the start of the slice the reader was made from.
+    pub bit_offset: usize,
+}
+
+/// A position in a bit stream.
+#[derive(Debug, Clone, Copy)]
+pub struct BitReader<'a> {
+    bytes: &'a [u8],
+    /// The next byte that is not in `word` as a whole.
+    next: usize,
+    /// The bits ahead, left-aligned. After a refill all 64 are the stream's, though only `valid` are accounted for: the
+    /// next refill ORs the same bits again, which changes nothing.
+    word: u64,
+    valid: u32,
+}
+
+impl<'a> BitReader<'a> {
+    /// Starts at the first bit of the byte at `offset`; [`position`](Self::position) counts from the start of `bytes`.
+    #[must_use]
+    pub fn new(bytes: &'a [u8], offset: usize) -> Self {
+        Self { bytes, next: offset, word: 0, valid: 0 }
+    }
+
+    /// Makes at least 56 bits valid, and all 64 true.
+    #[inline]
+    fn refill(&mut self) {
+        self.word |= word_at(self.bytes, self.next) >> self.valid;
+        self.next += ((63 - self.valid) >> 3) as usize;
+        self.valid |= 56;
+    }
+
+    #[inline]
+    fn consume(&mut self, count: u32) {
+        self.word <<= count;
+        self.valid -= count;
+    }
+
+    /// The next bit.
+    #[inline]
+    pub fn bit(&mut self) -> bool {
+        if self.valid == 0 {
+            self.refill();
+        }
+        let bit = self.word >> 63 == 1;
+        self.consume(1);
+        bit
+    }
+
+    /// The next `count` bits as a number; at most 64.
+    #[inline]
+    pub fn bits(&mut self, count: u32) -> u64 {
+        if count > 56 {
+            let high = self.bits(32);
+            return high << (count - 32) | self.bits(count - 32);
+        }
+        if count == 0 {
+            return 0;
+        }
+        if self.valid < count {
+            self.refill();
+        }
+        let bits = self.word >> (64 - count);
+        self.consume(count);
+        bits
+    }
+
+    /// How many one bits come first, `limit` at most; they and the zero that ends them (if not `limit`) are taken.
+    #[inline]
+    pub fn ones(&mut self, limit: u32) -> u32 {
+        if self.valid < limit {
+            self.refill();
+        }
+        let ones = self.word.leading_ones().min(limit);
+        self.consume((ones + 1).min(limit));
+        ones
+    }
+
+    /// A uvarint that begins at any bit. Past 64 bits it is cut off, as a chunk's reader in Go would fail there: `None`.
+    pub fn uvarint(&mut self) -> Option<u64> {
+        let mut value = 0;
+        for shift in (0..70).step_by(7) {
+            let byte = self.bits(8);
+            if shift == 63 && byte > 1 {
+                return None;
+            }
+            value |= (byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    /// A zigzag varint that begins at any bit; `None` past 64 bits.
+    pub fn varint(&mut self) -> Option<i64> {
+        let zigzag = self.uvarint()?;
+        Some((zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed())
+    }
+
+    /// Bits before the next one, from the start of the slice. Larger than the slice if a read reached past its end.
+    #[inline]
+    #[must_use]
+    pub fn position(&self) -> usize {
+        self.next * 8 - self.valid as usize
+    }
+
+    /// Bits that are still there; 0 past the end.
+    #[must_use]
+    pub fn bits_left(&self) -> usize {
+        (self.bytes.len() * 8).saturating_sub(self.position())
+    }
+
+    /// Whether everything read so far was there.
+    ///
+    /// # Errors
+    /// [`OutOfBits`] once a read has reached past the end.
+    #[inline]
+    pub fn check(&self) -> Result<(), OutOfBits> {
+        let end = self.bytes.len() * 8;
+        if self.position() <= end { Ok(()) } else { Err(OutOfBits { bit_offset: end }) }
+    }
+}
+
+/// The 64 bits from the byte at `offset` on, zeros past the end.
+#[inline]
+pub(crate) fn word_at(bytes: &[u8], offset: usize) -> u64 {
+    match bytes.get(offset..).and_then(<[u8]>::first_chunk) {
+        Some(word) => u64::from_be_bytes(*word),
+        None => last_word(bytes, offset),
+    }
+}
+
+#[cold]
+fn last_word(bytes: &[u8], offset: usize) -> u64 {
+    let tail = bytes.get(offset..).unwrap_or(&[]);
+    let mut word = [0; 8];
+    for (to, from) in word.iter_mut().zip(tail) {
+        *to = *from;
+    }
+    u64::from_be_bytes(word)
+}
+
+/// Bits appended to bytes. Kept small: one lives in each series' open chunk.
+#[derive(Debug, Clone, Default)]
+pub struct BitWriter {
+    bytes: Vec<u8>,
+    /// Low bits of the last byte that are not written yet, 0 to 7.
+    free: u8,
+}
+
+impl BitWriter {
+    /// Continues after the last of `bytes`.
+    #[must_use]
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self { bytes, free: 0 }
+    }
+
+    /// Continues after the first `bits` bits of `bytes`; what follows them is cut off.
+    #[must_use]
+    pub fn resume(mut bytes: Vec<u8>, bits: usize) -> Self {
+        bytes.truncate(bits.div_ceil(8));
+        let free = (bytes.len() * 8).saturating_sub(bits) as u8 & 7;
+        if let Some(last) = bytes.last_mut() {
+            *last &= 0xff << free;
+        }
+        Self { bytes, free }
+    }
+
+    /// Appends the low `count` bits of `value`, 64 at most; higher bits are ignored.
+    #[inline]
+    pub fn bits(&mut self, value: u64, count: u32) {
+        if count == 0 {
+            return;
+        }
+        let free = u32::from(self.free);
+        let value = value << (64 - count);
+        if free > 0
+            && let Some(last) = self.bytes.last_mut()
+        {
+            *last |= (value >> (64 - free)) as u8;
+        }
+        if count <= free {
+            self.free = (free - count) as u8;
+            return;
+        }
+        // A whole word is stored and cut back to what is used: one store instead of a copy of variable length.
+        let left = count - free;
+        let used = left.div_ceil(8);
+        self.reserve_word();
+        let len = self.bytes.len();
+        self.bytes.extend_from_slice(&(value << free).to_be_bytes());
+        self.bytes.truncate(len + used as usize);
+        self.free = (used * 8 - left) as u8;
+    }
+
+    #[inline]
+    fn reserve_word(&mut self) {
+        if self.bytes.capacity() - self.bytes.len() < 8 {
+            self.grow();
+        }
+    }
+
+    /// Half as much again in steps of 16 bytes. A million series have a million of these open, so doubling would waste
+    /// more than it saves.
+    #[cold]
+    fn grow(&mut self) {
+        let wanted = (self.bytes.capacity() * 3 / 2).max(self.bytes.len() + 8).next_multiple_of(16);
+        self.bytes.reserve_exact(wanted - self.bytes.len());
+    }
+
+    /// Appends one bit.
+    #[inline]
+    pub fn bit(&mut self, bit: bool) {
+        self.bits(u64::from(bit), 1);
+    }
+
+    /// Appends a uvarint at any bit.
+    pub fn uvarint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.bits(value | 0x80, 8);
+            value >>= 7;
+        }
+        self.bits(value, 8);
+    }
+
+    /// Appends a zigzag varint at any bit.
+    pub fn varint(&mut self, value: i64) {
+        self.uvarint((value << 1 ^ value >> 63).cast_unsigned());
+    }
+
+    /// What is written, the last byte filled up with zeros.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The bytes, to set a header in.
+    pub fn as_mut_bytes(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+
+    /// Bytes of memory held, used or not.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// The bytes, the last one filled up with zeros.
+    #[must_use]
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn fields() -> impl Strategy<Value = Vec<(u64, u32)>> {
+        prop::collection::vec((any::<u64>(), 0_u32..=64), 0..60)
+    }
+
+    fn low(value: u64, count: u32) -> u64 {
+        if count == 0 { 0 } else { value << (64 - count) >> (64 - count) }
+    }
+
+    #[test]
+    fn a_read_past_the_end_gives_zeros_and_is_remembered() {
+        let mut reader = BitReader::new(&[0xff], 0);
+        assert_eq!(reader.bits(4), 0xf);
+        assert_eq!(reader.check(), Ok(()));
+        assert_eq!(reader.bits(64), 0xf << 60);
+        assert_eq!(reader.check(), Err(OutOfBits { bit_offset: 8 }));
+        assert_eq!(reader.bits_left(), 0);
+    }
+
+    #[test]
+    fn ones_stop_at_their_limit() {
+        let mut reader = BitReader::new(&[0b1101_1111], 0);
+        assert_eq!(reader.ones(4), 2);
+        assert_eq!(reader.ones(4), 4);
+        assert_eq!(reader.position(), 7);
+    }
+
+    #[test]
+    fn a_varint_of_more_than_64_bits_is_none() {
+        assert_eq!(BitReader::new(&[0xff; 16], 0).uvarint(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn every_field_reads_back(fields in fields()) {
+            let mut writer = BitWriter::new(vec![7]);
+            let mut model = String::new();
+            for &(value, count) in &fields {
+                writer.bits(value, count);
+                if count > 0 {
+                    model += &format!("{:0width$b}", low(value, count), width = count as usize);
+                }
+            }
+            let bytes = writer.into_bytes();
+            prop_assert_eq!(bytes.len(), 1 + model.len().div_ceil(8));
+            let text: String = bytes[1..].iter().map(|byte| format!("{byte:08b}")).collect();
+            prop_assert_eq!(&text[..model.len()], model.as_str());
+            prop_assert!(text[model.len()..].bytes().all(|bit| bit == b'0'));
+            let mut reader = BitReader::new(&bytes, 1);
+            for &(value, count) in &fields {
+                prop_assert_eq!(reader.bits(count), low(value, count));
+            }
+            prop_assert_eq!(reader.position(), 8 + model.len());
+            prop_assert_eq!(reader.check(), Ok(()));
+        }
+
+        #[test]
+        fn writing_goes_on_where_it_stopped(before in fields(), after in fields(), junk in prop::collection::vec(any::<u8>(), 0..3)) {
+            let mut whole = BitWriter::default();
+            let mut bits = 0;
+            for &(value, count) in &before {
+                whole.bits(value, count);
+                bits += count as usize;
+            }
+            let mut stored = whole.as_bytes().to_vec();
+            stored.extend(junk);
+            let mut resumed = BitWriter::resume(stored, bits);
+            for &(value, count) in &after {
+                whole.bits(value, count);
+                resumed.bits(value, count);
+            }
+            prop_assert_eq!(whole.as_bytes(), resumed.as_bytes());
+        }
+
+        #[test]
+        fn varints_read_back_at_any_bit(lead in 0_u32..8, value: i64, other: u64) {
+            let mut writer = BitWriter::default();
+            writer.bits(0, lead);
+            writer.varint(value);
+            writer.uvarint(other);
+            let bytes = writer.into_bytes();
+            let mut reader = BitReader::new(&bytes, 0);
+            reader.bits(lead);
+            prop_assert_eq!(reader.varint(), Some(value));
+            prop_assert_eq!(reader.uvarint(), Some(other));
+        }
+
+        #[test]
+        fn single_bits_are_the_bits_of_the_bytes(bytes in prop::collection::vec(any::<u8>(), 0..20)) {
+            let mut reader = BitReader::new(&bytes, 0);
+            for (index, byte) in bytes.iter().enumerate() {
+                for bit in 0..8 {
+                    prop_assert_eq!(reader.position(), index * 8 + bit);
+                    prop_assert_eq!(reader.bit(), byte >> (7 - bit) & 1 == 1);
+                }
+            }
+            prop_assert_eq!(reader.bits_left(), 0);
+        }
+    }
+}
