@@ -1,0 +1,42 @@
+//! `narthex`: inspects, repairs and benchmarks Prometheus and Thanos data.
+//!
+//! One file a group of commands; this one only hands on. An error ends the program with its text on the standard error
+//! and exit code 1; wrong usage with 2.
+
+mod tsdb;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Inspects, repairs and benchmarks Prometheus and Thanos data.
+#[derive(Debug, Parser)]
+#[command(name = "narthex", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Data directories and blocks on this machine.
+    #[command(subcommand)]
+    Tsdb(tsdb::Command),
+}
+
+/// What a command answers with: nothing, or the text that the user sees.
+type CommandResult = Result<(), Box<dyn std::error::Error>>;
+
+#[expect(clippy::print_stderr, reason = "the one place where the program speaks to its user about errors")]
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Tsdb(command) => tsdb::run(command),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("narthex: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
