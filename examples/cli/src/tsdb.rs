@@ -8,7 +8,7 @@ use crate::CommandResult;
 
 /// Data directories and blocks on this machine.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// The chunks of a block, one JSON line a series.
     Chunks {
         /// The block's directory.
@@ -27,7 +27,7 @@ pub enum Command {
 }
 
 /// Runs one of them.
-pub fn run(command: Command) -> CommandResult {
+pub(crate) fn run(command: Command) -> CommandResult {
     match command {
         Command::Chunks { .. } => Err("tsdb chunks: not supported yet".into()),
         Command::List { .. } => Err("tsdb list: not supported yet".into()),
