@@ -1,5 +1,6 @@
 //! Embedded time-series storage whose directories, blocks and wire formats are those of Prometheus and Thanos.
 
+pub mod block;
 pub mod budget;
 pub mod chunk;
 pub mod codec;

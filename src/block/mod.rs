@@ -1,0 +1,18 @@
+//! A block: series, their chunks and their deletions over a span of time, in a directory that never changes.
+//!
+//! ```text
+//! 01M7Z00JPA5HEV9YCPZSAACAM8/
+//!   meta.json      what it is: span of time, counts, what it was made from      docs/format/meta.md
+//!   index          which series there are and where their chunks lie            docs/format/index.md
+//!   chunks/000001  the chunks, one after another, in files of 512 MiB at most   docs/format/block.md
+//!   tombstones     what is deleted in it, but still there                       docs/format/tombstones.md
+//! ```
+//!
+//! [`BlockRead`] is the seam: whatever can be read like a block, wherever it lies. Compaction, downsampling, verification
+//! and queries are written once, against it.
+
+#![warn(clippy::indexing_slicing)]
+
+mod read;
+
+pub use read::{BlockRead, Symbols};

@@ -1,0 +1,109 @@
+//! What everything shaped like a block can do.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use crate::chunk::EncodedChunk;
+use crate::error::Result;
+use crate::index::{ChunkMeta, SeriesId};
+use crate::model::{Labels, Matcher, TimeRange};
+
+/// The strings of a source, ascending, each once.
+pub type Symbols<'a> = Box<dyn Iterator<Item = Result<Cow<'a, str>>> + 'a>;
+
+/// A set of series with their chunks: a directory, a part of the head, a block in object storage.
+///
+/// Reading is by steps, so that a source that is far away can be asked for a step's worth at once: select ids, read
+/// series, read chunks. Nothing is decoded.
+pub trait BlockRead: Send + Sync {
+    /// The span of time that it covers, both ends inclusive. Samples outside it are not part of it, even if a chunk
+    /// holds some.
+    fn time_range(&self) -> TimeRange;
+
+    /// All label names, ascending.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`.
+    fn label_names(&self) -> Result<Vec<String>>;
+
+    /// All values of the label `name`, ascending; none if no series has it.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`.
+    fn label_values(&self, name: &str) -> Result<Vec<String>>;
+
+    /// The series that pass all `matchers`, in label order; without matchers, all.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`.
+    fn select(&self, matchers: &[Matcher]) -> Result<Vec<SeriesId>>;
+
+    /// A series' labels and the chunks that touch [`time_range`](BlockRead::time_range), ascending by time; both are
+    /// overwritten.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`; `InvalidInput` for an id that [`select`](BlockRead::select) did not give.
+    fn series(&self, id: SeriesId, labels: &mut Labels, chunks: &mut Vec<ChunkMeta>) -> Result<()>;
+
+    /// A series' labels alone.
+    ///
+    /// # Errors
+    /// As [`series`](BlockRead::series).
+    fn labels(&self, id: SeriesId) -> Result<Labels> {
+        let mut labels = Labels::empty();
+        self.series(id, &mut labels, &mut Vec::new())?;
+        Ok(labels)
+    }
+
+    /// A chunk's bytes, checked against their sum where they have one.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`.
+    fn chunk(&self, meta: &ChunkMeta) -> Result<EncodedChunk>;
+
+    /// What is deleted of a series: spans, ascending, that do not touch each other.
+    fn tombstones(&self, id: SeriesId) -> Cow<'_, [TimeRange]>;
+
+    /// Every string that occurs as a label's name or value, ascending. There may be more than the series use.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`; each item may fail too.
+    fn symbols(&self) -> Result<Symbols<'_>>;
+
+    /// The label names that the series passing `matchers` have, ascending.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`.
+    fn label_names_for(&self, matchers: &[Matcher]) -> Result<Vec<String>> {
+        if matchers.is_empty() {
+            return self.label_names();
+        }
+        let mut names = BTreeSet::new();
+        for id in self.select(matchers)? {
+            for (name, _) in &self.labels(id)? {
+                if !names.contains(name) {
+                    names.insert(name.to_owned());
+                }
+            }
+        }
+        Ok(names.into_iter().collect())
+    }
+
+    /// The values of `name` that the series passing `matchers` have, ascending.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`.
+    fn label_values_for(&self, name: &str, matchers: &[Matcher]) -> Result<Vec<String>> {
+        if matchers.is_empty() {
+            return self.label_values(name);
+        }
+        let mut values = BTreeSet::new();
+        for id in self.select(matchers)? {
+            let labels = self.labels(id)?;
+            if let Some(value) = labels.get(name).filter(|value| !values.contains(*value)) {
+                values.insert(value.to_owned());
+            }
+        }
+        Ok(values.into_iter().collect())
+    }
+}
