@@ -10,3 +10,4 @@ pub mod index;
 pub mod model;
 #[cfg(feature = "promql")]
 pub mod promql;
+pub mod wal;

@@ -1,0 +1,551 @@
+//! The writer: many commits, one file, one write for all that wait.
+//!
+//! A committer compresses its records without holding anything, puts them into the queue, and asks for the turn. Who
+//! gets it writes everything that is in the queue, in one piece, and syncs once if commits are to be durable; the others
+//! find theirs done. So the cost of a write, and of a sync, is shared by all who came while the last one ran.
+//!
+//! The queue keeps one series record open. A new series is put there before anybody else can find it
+//! ([`Log::add_series`]), and every commit closes that record ahead of its own: whichever appender made a series and
+//! whichever writes first, its series record stands before its samples.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::error::{Error, ErrorKind};
+use crate::fs::{Clock, Env, File, Fs};
+use crate::model::LabelsIter;
+
+use super::Compression;
+use super::compression::Compressor;
+use super::record::{begin_series, put_series};
+use super::segment::{
+    DEFAULT_SEGMENT_SIZE, PAGE_SIZE, has_room, list_segments, put_page_end, put_record, segment_path,
+};
+
+/// What an acknowledged commit survives. All of them survive the process's death.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// A power cut too: a commit returns when it is on the disk. Commits that wait together share one sync.
+    Sync,
+    /// A power cut, if it is older than this. Synced by [`Log::sync_if_due`] and by commits.
+    Interval(Duration),
+    /// A power cut, once its segment is full.
+    Never,
+}
+
+impl Default for Durability {
+    fn default() -> Self {
+        Self::Interval(Duration::from_secs(1))
+    }
+}
+
+/// How a log is written.
+#[derive(Debug, Clone, Copy)]
+pub struct LogOptions {
+    /// Bytes in a segment: a multiple of 32 KiB.
+    pub segment_size: u64,
+    /// How records are compressed.
+    pub compression: Compression,
+    /// What a commit survives.
+    pub durability: Durability,
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        Self {
+            segment_size: DEFAULT_SEGMENT_SIZE,
+            compression: Compression::default(),
+            durability: Durability::default(),
+        }
+    }
+}
+
+/// Why the log cannot do what it was asked to. Cheap to clone: all commits of a failed write get the same one.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LogError {
+    /// The operating system refused; the log is as it was before and can be tried again.
+    #[error("{doing} {}: {source}", path.display())]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// The system's words.
+        source: Arc<io::Error>,
+    },
+    /// A sync failed, or a failed write could not be undone: what the file holds is unknown. Reopening reads what is
+    /// there and goes on.
+    #[error("the log {} takes no more commits until it is opened again: {reason}", dir.display())]
+    Poisoned {
+        /// The log's directory.
+        dir: PathBuf,
+        /// What failed.
+        reason: String,
+    },
+    /// The options are wrong.
+    #[error("segment size {0} is not a multiple of 32 KiB")]
+    SegmentSize(u64),
+}
+
+impl LogError {
+    pub(super) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { doing, path: path.to_owned(), source: Arc::new(source) }
+    }
+}
+
+impl From<LogError> for Error {
+    fn from(error: LogError) -> Self {
+        let kind = match &error {
+            LogError::Io { source, .. } => Self::from(io::Error::from(source.kind())).kind(),
+            LogError::Poisoned { .. } => ErrorKind::Io,
+            LogError::SegmentSize(_) => ErrorKind::InvalidInput,
+        };
+        Self::new(kind, error)
+    }
+}
+
+/// A log that is open for writing. All methods take `&self`; committers may come from any number of threads.
+pub struct Log {
+    fs: Arc<dyn Fs>,
+    clock: Arc<dyn Clock>,
+    dir: PathBuf,
+    options: LogOptions,
+    queue: Mutex<Queue>,
+    writer: Mutex<Writer>,
+    compressors: Mutex<Vec<Compressor>>,
+    /// A second way to the segment that is written to: an interval's sync does not stop commits.
+    sync: Mutex<Sync>,
+    /// When the oldest write that is not synced was made, in nanoseconds of the monotonic clock; `u64::MAX`: none.
+    unsynced_since: AtomicU64,
+    poisoned: AtomicBool,
+    poison: Mutex<Option<String>>,
+}
+
+/// What waits to be written.
+#[derive(Default)]
+struct Queue {
+    /// The open series record, as it will stand; empty if there is none.
+    series: Vec<u8>,
+    entries: Vec<Entry>,
+    /// Tickets handed out so far; a commit's ticket is its number, from 1.
+    tickets: u64,
+    /// Buffers to use again.
+    spare: Vec<Vec<u8>>,
+}
+
+/// Bytes to be written, in order.
+struct Entry {
+    what: What,
+    bytes: Vec<u8>,
+}
+
+enum What {
+    /// A series record, raw. It belongs to nobody: if its write fails it is owed before the next one.
+    Series,
+    /// A committer's record as it is stored.
+    Record(Compression),
+}
+
+/// Who has the turn holds this.
+struct Writer {
+    file: Box<dyn File>,
+    segment: u64,
+    filled: u64,
+    /// The last ticket that was dealt with, well or not.
+    done: u64,
+    /// Tickets whose write failed and whose committers have not asked yet.
+    failed: Vec<(u64, LogError)>,
+    /// What is being written: used again.
+    frame: Vec<u8>,
+}
+
+struct Sync {
+    file: Box<dyn File>,
+    segment: u64,
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Log").field("dir", &self.dir).field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Log {
+    /// Opens the log in `dir`, creating it if need be, and begins a new segment behind those that are there. What stands
+    /// in them is to be read, and a torn end repaired, before.
+    ///
+    /// # Errors
+    /// [`LogError::Io`]; [`LogError::SegmentSize`].
+    pub fn open(env: &Env, dir: &Path, options: LogOptions) -> Result<Self, LogError> {
+        if options.segment_size == 0 || !options.segment_size.is_multiple_of(PAGE_SIZE as u64) {
+            return Err(LogError::SegmentSize(options.segment_size));
+        }
+        let fs = Arc::clone(&env.fs);
+        fs.create_dir_all(dir).map_err(LogError::io("create", dir))?;
+        let segments = list_segments(fs.as_ref(), dir).map_err(LogError::io("list", dir))?;
+        let segment = segments.last().map_or(0, |last| last + 1);
+        let (file, sync) = create_segment(fs.as_ref(), dir, segment)?;
+        Ok(Self {
+            fs,
+            clock: Arc::clone(&env.clock),
+            dir: dir.to_owned(),
+            options,
+            queue: Mutex::default(),
+            writer: Mutex::new(Writer { file, segment, filled: 0, done: 0, failed: Vec::new(), frame: Vec::new() }),
+            compressors: Mutex::default(),
+            sync: Mutex::new(Sync { file: sync, segment }),
+            unsynced_since: AtomicU64::new(u64::MAX),
+            poisoned: AtomicBool::new(false),
+            poison: Mutex::new(None),
+        })
+    }
+
+    /// The log's directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Puts a new series into the log's queue: it will stand before the records of every commit that begins after this
+    /// returns. Call it before anybody else can find the series. It is written with the next commit.
+    pub fn add_series(&self, reference: u64, labels: LabelsIter<'_>) {
+        if self.poisoned.load(Ordering::Acquire) {
+            return;
+        }
+        let mut queue = self.queue.lock();
+        if queue.series.is_empty() {
+            begin_series(&mut queue.series);
+        }
+        put_series(reference, labels, &mut queue.series);
+    }
+
+    /// Writes `records`, in their order and behind all series added so far, and returns when they survive what
+    /// [`Durability`] says. Without records it writes the series.
+    ///
+    /// # Errors
+    /// [`LogError::Io`]: none of the records is in the log, and the next commit may well succeed (a full disk:
+    /// `ErrorKind::Full`). [`LogError::Poisoned`]: nothing can be said about them, and all later commits fail.
+    pub fn commit(&self, records: &[&[u8]]) -> Result<(), LogError> {
+        self.check_poison()?;
+        let mut entries = Vec::with_capacity(records.len());
+        if !records.is_empty() {
+            let mut compressor = self.compressors.lock().pop().unwrap_or_default();
+            for record in records {
+                let mut bytes = self.queue.lock().spare.pop().unwrap_or_default();
+                let stored = compressor.append(self.options.compression, record, &mut bytes);
+                entries.push(Entry { what: What::Record(stored), bytes });
+            }
+            self.compressors.lock().push(compressor);
+        }
+        let ticket = {
+            let mut queue = self.queue.lock();
+            queue.seal_series();
+            queue.entries.append(&mut entries);
+            queue.tickets += 1;
+            queue.tickets
+        };
+        let result = self.take_turn(ticket);
+        self.sync_if_due()?;
+        result
+    }
+
+    /// Waits for the turn; if the ticket is still open then, deals with everything that is in the queue.
+    fn take_turn(&self, ticket: u64) -> Result<(), LogError> {
+        let mut writer = self.writer.lock();
+        if writer.done < ticket {
+            let (mut entries, last) = {
+                let mut queue = self.queue.lock();
+                (std::mem::take(&mut queue.entries), queue.tickets)
+            };
+            let first = writer.done + 1;
+            let result = self.check_poison().and_then(|()| self.write(&mut writer, &mut entries));
+            writer.done = last;
+            let mut queue = self.queue.lock();
+            if let Err(error) = result {
+                writer.failed.extend((first..=last).map(|ticket| (ticket, error.clone())));
+                // Their series live on in memory, so the series records are owed before anything else is written.
+                entries.retain(|entry| matches!(entry.what, What::Series));
+                entries.append(&mut queue.entries);
+                queue.entries = entries;
+            } else {
+                queue.keep_buffers(entries);
+            }
+        }
+        match writer.failed.iter().position(|(failed, _)| *failed == ticket) {
+            Some(index) => Err(writer.failed.swap_remove(index).1),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes `entries`, or leaves the log as it was.
+    fn write(&self, writer: &mut Writer, entries: &mut [Entry]) -> Result<(), LogError> {
+        let mut compressor = self.compressors.lock().pop().unwrap_or_default();
+        let mut stored = Vec::new();
+        let mut batch = Batch::new(writer);
+        let mut result = Ok(());
+        for entry in entries.iter() {
+            let (compression, bytes) = match entry.what {
+                What::Record(compression) => (compression, &entry.bytes),
+                What::Series => {
+                    stored.clear();
+                    (compressor.append(self.options.compression, &entry.bytes, &mut stored), &stored)
+                }
+            };
+            if !has_room(batch.writer.filled + batch.writer.frame.len() as u64, bytes.len(), self.options.segment_size)
+            {
+                result = batch.next_segment(self);
+                if result.is_err() {
+                    break;
+                }
+            }
+            let Writer { filled, frame, .. } = &mut *batch.writer;
+            put_record(*filled + frame.len() as u64, compression, bytes, frame);
+        }
+        self.compressors.lock().push(compressor);
+        batch.finish(self, result)
+    }
+
+    /// Ends the segment that is written to and begins the next, whose number is returned.
+    ///
+    /// # Errors
+    /// As [`Log::commit`].
+    pub fn next_segment(&self) -> Result<u64, LogError> {
+        self.check_poison()?;
+        let mut writer = self.writer.lock();
+        let mut batch = Batch::new(&mut writer);
+        let result = batch.next_segment(self);
+        batch.finish(self, result)?;
+        Ok(writer.segment)
+    }
+
+    /// The number of the segment that is written to, and how many bytes of it are.
+    #[must_use]
+    pub fn position(&self) -> (u64, u64) {
+        let writer = self.writer.lock();
+        (writer.segment, writer.filled)
+    }
+
+    /// The numbers of the first segment and of the one that is written to.
+    ///
+    /// # Errors
+    /// [`LogError::Io`].
+    pub fn segments(&self) -> Result<(u64, u64), LogError> {
+        let segments = list_segments(self.fs.as_ref(), &self.dir).map_err(LogError::io("list", &self.dir))?;
+        let last = self.writer.lock().segment;
+        Ok((segments.first().copied().unwrap_or(last), last))
+    }
+
+    /// Makes everything that was committed so far durable.
+    ///
+    /// # Errors
+    /// [`LogError::Poisoned`].
+    pub fn sync(&self) -> Result<(), LogError> {
+        self.check_poison()?;
+        // A write that comes between here and the sync is noted again, and synced once more than it needs.
+        if self.unsynced_since.swap(u64::MAX, Ordering::AcqRel) == u64::MAX {
+            return Ok(());
+        }
+        let mut sync = self.sync.lock();
+        let segment = sync.segment;
+        sync.file.sync().map_err(|error| self.poison(&format!("sync of segment {segment}: {error}")))
+    }
+
+    /// Makes what was committed durable if the oldest of it is older than [`Durability::Interval`] allows. Whoever opens
+    /// a log with that durability calls this now and then, since the last commit has no other behind it.
+    ///
+    /// # Errors
+    /// [`LogError::Poisoned`].
+    pub fn sync_if_due(&self) -> Result<(), LogError> {
+        let Durability::Interval(interval) = self.options.durability else { return Ok(()) };
+        let since = self.unsynced_since.load(Ordering::Acquire);
+        if since == u64::MAX || self.clock.monotonic() < Duration::from_nanos(since) + interval {
+            return Ok(());
+        }
+        self.sync()
+    }
+
+    /// Removes all segments before `segment`.
+    ///
+    /// # Errors
+    /// [`LogError::Io`]; those before the failing one are gone.
+    pub fn truncate(&self, segment: u64) -> Result<(), LogError> {
+        let segments = list_segments(self.fs.as_ref(), &self.dir).map_err(LogError::io("list", &self.dir))?;
+        let last = self.writer.lock().segment;
+        // Ascending: a crash in between leaves no gap.
+        for index in segments.into_iter().filter(|index| *index < segment.min(last)) {
+            let path = segment_path(&self.dir, index);
+            self.fs.remove_file(&path).map_err(LogError::io("remove", &path))?;
+        }
+        self.fs.sync_dir(&self.dir).map_err(LogError::io("sync", &self.dir))
+    }
+
+    /// Writes what is in the queue, fills the last page and makes everything durable.
+    ///
+    /// # Errors
+    /// As [`Log::commit`].
+    pub fn close(self) -> Result<(), LogError> {
+        self.commit(&[])?;
+        let mut writer = self.writer.lock();
+        let batch = Batch::new(&mut writer);
+        let Writer { filled, frame, .. } = &mut *batch.writer;
+        put_page_end(*filled, frame);
+        batch.finish(&self, Ok(()))?;
+        drop(writer);
+        self.sync()
+    }
+
+    fn check_poison(&self) -> Result<(), LogError> {
+        if !self.poisoned.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let reason = self.poison.lock().clone().unwrap_or_default();
+        Err(LogError::Poisoned { dir: self.dir.clone(), reason })
+    }
+
+    fn poison(&self, reason: &str) -> LogError {
+        self.poison.lock().get_or_insert_with(|| reason.to_owned());
+        self.poisoned.store(true, Ordering::Release);
+        tracing::error!(dir = %self.dir.display(), reason, "the log takes no more commits");
+        LogError::Poisoned { dir: self.dir.clone(), reason: reason.to_owned() }
+    }
+}
+
+impl Queue {
+    fn seal_series(&mut self) {
+        if !self.series.is_empty() {
+            let buffer = self.spare.pop().unwrap_or_default();
+            let bytes = std::mem::replace(&mut self.series, buffer);
+            self.entries.push(Entry { what: What::Series, bytes });
+        }
+    }
+
+    fn keep_buffers(&mut self, entries: Vec<Entry>) {
+        const SPARE_BUFFERS: usize = 16;
+        const LARGEST: usize = 1 << 20;
+        for Entry { mut bytes, .. } in entries {
+            if self.spare.len() < SPARE_BUFFERS && bytes.capacity() <= LARGEST {
+                bytes.clear();
+                self.spare.push(bytes);
+            }
+        }
+    }
+}
+
+/// A write under way, which may go over into new segments and is undone whole.
+struct Batch<'a> {
+    writer: &'a mut Writer,
+    /// Where it began: the segments that it left, each with its file and the length it had before.
+    left: Vec<(u64, Box<dyn File>, u64)>,
+}
+
+impl<'a> Batch<'a> {
+    fn new(writer: &'a mut Writer) -> Self {
+        writer.frame.clear();
+        Self { writer, left: Vec::new() }
+    }
+
+    /// Writes what is framed, ends the segment and begins the next.
+    fn next_segment(&mut self, log: &Log) -> Result<(), LogError> {
+        let Writer { file, segment, filled, frame, .. } = &mut *self.writer;
+        let before = *filled;
+        put_page_end(*filled + frame.len() as u64, frame);
+        let path = segment_path(&log.dir, *segment);
+        file.append(frame).map_err(LogError::io("append to", &path))?;
+        frame.clear();
+        // Prometheus syncs a full segment whatever its settings. A failure here is a failed sync like any other.
+        file.sync().map_err(|error| log.poison(&format!("sync of segment {segment}: {error}")))?;
+        let (next, sync) = create_segment(log.fs.as_ref(), &log.dir, *segment + 1)?;
+        *log.sync.lock() = Sync { file: sync, segment: *segment + 1 };
+        self.left.push((*segment, std::mem::replace(file, next), before));
+        *segment += 1;
+        *filled = 0;
+        Ok(())
+    }
+
+    /// Writes the rest, or undoes everything.
+    fn finish(mut self, log: &Log, framed: Result<(), LogError>) -> Result<(), LogError> {
+        match framed.and_then(|()| self.append()) {
+            Ok(()) => {
+                self.writer.filled += self.writer.frame.len() as u64;
+                if self.writer.frame.is_empty() {
+                    return Ok(());
+                }
+                if log.options.durability == Durability::Sync {
+                    let segment = self.writer.segment;
+                    let failed = |error| log.poison(&format!("sync of segment {segment}: {error}"));
+                    return self.writer.file.sync().map_err(failed);
+                }
+                let now = u64::try_from(log.clock.monotonic().as_nanos()).unwrap_or(u64::MAX - 1);
+                // Kept if an older write waits already.
+                let _ = log.unsynced_since.compare_exchange(u64::MAX, now, Ordering::AcqRel, Ordering::Acquire);
+                Ok(())
+            }
+            Err(error @ LogError::Poisoned { .. }) => Err(error),
+            Err(error) => {
+                self.undo(log).map_err(|undo| log.poison(&format!("{error}; then, undoing it: {undo}")))?;
+                Err(error)
+            }
+        }
+    }
+
+    fn append(&mut self) -> Result<(), LogError> {
+        let Writer { file, segment, frame, .. } = &mut *self.writer;
+        if frame.is_empty() {
+            return Ok(());
+        }
+        // The path is for the error alone; the file knows where it is.
+        file.append(frame).map_err(LogError::io("append to segment", &segment_path(Path::new(""), *segment)))
+    }
+
+    /// Cuts the first segment back to where it was and removes those that were begun.
+    fn undo(&mut self, log: &Log) -> Result<(), LogError> {
+        while let Some((segment, mut file, filled)) = self.left.pop() {
+            let path = segment_path(&log.dir, segment + 1);
+            log.fs.remove_file(&path).map_err(LogError::io("remove", &path))?;
+            std::mem::swap(&mut self.writer.file, &mut file);
+            self.writer.segment = segment;
+            self.writer.filled = filled;
+        }
+        let path = segment_path(&log.dir, self.writer.segment);
+        self.writer.file.set_len(self.writer.filled).map_err(LogError::io("cut back", &path))?;
+        let mut sync = log.sync.lock();
+        if sync.segment != self.writer.segment {
+            let file = log.fs.open_append(&path).map_err(LogError::io("open", &path))?;
+            *sync = Sync { file, segment: self.writer.segment };
+        }
+        Ok(())
+    }
+}
+
+/// A file for the writer and one for whoever syncs beside it.
+type WriterAndSync = (Box<dyn File>, Box<dyn File>);
+
+/// A new segment, its name durable.
+fn create_segment(fs: &dyn Fs, dir: &Path, index: u64) -> Result<WriterAndSync, LogError> {
+    let path = segment_path(dir, index);
+    let file = fs.create(&path).map_err(LogError::io("create", &path))?;
+    let second =
+        fs.open_append(&path).and_then(|second| fs.sync_dir(dir).map(|()| second)).map_err(LogError::io("open", &path));
+    if second.is_err() {
+        // A segment that nothing was written to would stand in the way of the next try.
+        let _ = fs.remove_file(&path);
+    }
+    Ok((file, second?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_size_that_is_not_whole_pages_is_refused() {
+        let options = LogOptions { segment_size: 1000, ..LogOptions::default() };
+        let error = Log::open(&Env::real(), Path::new("/nowhere"), options).unwrap_err();
+        assert!(matches!(error, LogError::SegmentSize(1000)), "{error}");
+    }
+}

@@ -1,0 +1,237 @@
+//! Records with a time: float samples, exemplars, tombstones, and the marks of the out-of-order log.
+
+use crate::codec::{Reader, put_be_f64, put_be_u64, put_varint};
+use crate::model::{Exemplar, LabelsBuilder, TimeRange};
+
+use super::series::{open, put_labels, read_labels};
+use super::{Place, RecordError, RecordType, RefExemplar, RefMarker, RefSample, RefTombstone};
+
+/// The least that a sample takes: two deltas of a byte, and the value.
+const MIN_SAMPLE: usize = 1 + 1 + 8;
+
+/// Appends the samples of a record of type 2 or 11 to `out`.
+///
+/// # Errors
+/// [`RecordError`]; samples before the failing one have been appended.
+pub fn decode_samples(record: &[u8], out: &mut Vec<RefSample>) -> Result<(), RecordError> {
+    out.reserve(record.len() / MIN_SAMPLE);
+    if RecordType::of(record) == Some(RecordType::SamplesSt) {
+        return decode_samples_st(record, out);
+    }
+    let (mut reader, mut place) = open(record, RecordType::Samples)?;
+    if reader.is_empty() {
+        return Ok(());
+    }
+    let deltas = Deltas::read(&mut reader, place)?;
+    while !reader.is_empty() {
+        let (reference, t) = deltas.next(&mut reader, place)?;
+        let v = reader.be_f64().map_err(place.read())?;
+        out.push(RefSample { reference, t, st: 0, v });
+        place.entry += 1;
+    }
+    Ok(())
+}
+
+fn decode_samples_st(record: &[u8], out: &mut Vec<RefSample>) -> Result<(), RecordError> {
+    let (mut reader, mut place) = open(record, RecordType::SamplesSt)?;
+    let mut deltas = DeltasSt::default();
+    while !reader.is_empty() {
+        let (reference, t, st) = deltas.next(&mut reader, place)?;
+        let v = reader.be_f64().map_err(place.read())?;
+        out.push(RefSample { reference, t, st, v });
+        place.entry += 1;
+    }
+    Ok(())
+}
+
+/// Appends a samples record (type 2), which has no room for start timestamps.
+pub fn encode_samples(samples: impl IntoIterator<Item = RefSample>, out: &mut Vec<u8>) {
+    out.push(RecordType::Samples.byte());
+    let mut deltas = None;
+    for RefSample { reference, t, st: _, v } in samples {
+        Deltas::put(&mut deltas, reference, t, out);
+        put_be_f64(out, v);
+    }
+}
+
+/// Appends a samples record with start timestamps (type 11).
+pub fn encode_samples_st(samples: impl IntoIterator<Item = RefSample>, out: &mut Vec<u8>) {
+    out.push(RecordType::SamplesSt.byte());
+    let mut deltas = DeltasSt::default();
+    for RefSample { reference, t, st, v } in samples {
+        deltas.put(reference, t, st, out);
+        put_be_f64(out, v);
+    }
+}
+
+/// Appends the exemplars of a record of type 4 to `out`.
+///
+/// # Errors
+/// [`RecordError`]; exemplars before the failing one have been appended.
+pub fn decode_exemplars(record: &[u8], out: &mut Vec<RefExemplar>) -> Result<(), RecordError> {
+    let (mut reader, mut place) = open(record, RecordType::Exemplars)?;
+    if reader.is_empty() {
+        return Ok(());
+    }
+    let deltas = Deltas::read(&mut reader, place)?;
+    let mut labels = LabelsBuilder::new();
+    while !reader.is_empty() {
+        let (reference, t) = deltas.next(&mut reader, place)?;
+        let value = reader.be_f64().map_err(place.read())?;
+        labels.clear();
+        read_labels(&mut reader, place, &mut labels)?;
+        out.push(RefExemplar { reference, exemplar: Exemplar { labels: labels.build(), value, t } });
+        place.entry += 1;
+    }
+    Ok(())
+}
+
+/// Appends an exemplars record.
+pub fn encode_exemplars<'a>(exemplars: impl IntoIterator<Item = (u64, &'a Exemplar)>, out: &mut Vec<u8>) {
+    out.push(RecordType::Exemplars.byte());
+    let mut deltas = None;
+    for (reference, Exemplar { labels, value, t }) in exemplars {
+        Deltas::put(&mut deltas, reference, *t, out);
+        put_be_f64(out, *value);
+        put_labels(labels.iter(), out);
+    }
+}
+
+/// Appends the entries of a tombstones record to `out`.
+///
+/// # Errors
+/// [`RecordError`]; entries before the failing one have been appended.
+pub fn decode_tombstones(record: &[u8], out: &mut Vec<RefTombstone>) -> Result<(), RecordError> {
+    let (mut reader, mut place) = open(record, RecordType::Tombstones)?;
+    while !reader.is_empty() {
+        let reference = reader.be_u64().map_err(place.read())?;
+        let min = reader.varint().map_err(place.read())?;
+        let max = reader.varint().map_err(place.read())?;
+        out.push(RefTombstone { reference, range: TimeRange { min, max } });
+        place.entry += 1;
+    }
+    Ok(())
+}
+
+/// Appends a tombstones record.
+pub fn encode_tombstones(tombstones: impl IntoIterator<Item = RefTombstone>, out: &mut Vec<u8>) {
+    out.push(RecordType::Tombstones.byte());
+    for RefTombstone { reference, range } in tombstones {
+        put_be_u64(out, reference);
+        put_varint(out, range.min);
+        put_varint(out, range.max);
+    }
+}
+
+/// Appends the entries of a markers record to `out`.
+///
+/// # Errors
+/// [`RecordError`]; entries before the failing one have been appended.
+pub fn decode_markers(record: &[u8], out: &mut Vec<RefMarker>) -> Result<(), RecordError> {
+    let (mut reader, mut place) = open(record, RecordType::MmapMarkers)?;
+    while !reader.is_empty() {
+        let reference = reader.be_u64().map_err(place.read())?;
+        let chunk = reader.be_u64().map_err(place.read())?;
+        out.push(RefMarker { reference, chunk });
+        place.entry += 1;
+    }
+    Ok(())
+}
+
+/// Appends a markers record.
+pub fn encode_markers(markers: impl IntoIterator<Item = RefMarker>, out: &mut Vec<u8>) {
+    out.push(RecordType::MmapMarkers.byte());
+    for RefMarker { reference, chunk } in markers {
+        put_be_u64(out, reference);
+        put_be_u64(out, chunk);
+    }
+}
+
+/// The first entry's reference and time, which the deltas of types 2, 4 and 7 to 10 are to. Differences wrap, as the
+/// originals' do: any two numbers have one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deltas {
+    reference: u64,
+    t: i64,
+}
+
+impl Deltas {
+    pub(super) fn read(reader: &mut Reader<'_>, place: Place) -> Result<Self, RecordError> {
+        let reference = reader.be_u64().map_err(place.read())?;
+        let t = reader.be_u64().map_err(place.read())?.cast_signed();
+        Ok(Self { reference, t })
+    }
+
+    pub(super) fn next(self, reader: &mut Reader<'_>, place: Place) -> Result<(u64, i64), RecordError> {
+        let reference = reader.varint().map_err(place.read())?;
+        let t = reader.varint().map_err(place.read())?;
+        Ok((self.reference.wrapping_add_signed(reference), self.t.wrapping_add(t)))
+    }
+
+    /// Appends the first entry's numbers if this is the first, and the deltas.
+    pub(super) fn put(first: &mut Option<Self>, reference: u64, t: i64, out: &mut Vec<u8>) {
+        let first = *first.get_or_insert_with(|| {
+            put_be_u64(out, reference);
+            put_be_u64(out, t.cast_unsigned());
+            Self { reference, t }
+        });
+        put_varint(out, reference.wrapping_sub(first.reference).cast_signed());
+        put_varint(out, t.wrapping_sub(first.t));
+    }
+}
+
+/// What the deltas of types 11 to 13 are to: references to the one before, times to the first; a start timestamp is
+/// absent, the one before's, or a delta to the first's. The first entry stands there whole, as varints.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct DeltasSt {
+    begun: bool,
+    first_t: i64,
+    first_st: i64,
+    reference: u64,
+    st: i64,
+}
+
+const NO_ST: u8 = 0;
+const SAME_ST: u8 = 1;
+const EXPLICIT_ST: u8 = 2;
+
+impl DeltasSt {
+    pub(super) fn next(&mut self, reader: &mut Reader<'_>, place: Place) -> Result<(u64, i64, i64), RecordError> {
+        let reference = reader.varint().map_err(place.read())?;
+        let t = reader.varint().map_err(place.read())?;
+        self.reference = self.reference.wrapping_add_signed(reference);
+        if !self.begun {
+            let st = reader.varint().map_err(place.read())?;
+            *self = Self { begun: true, first_t: t, first_st: st, reference: self.reference, st };
+            return Ok((self.reference, t, st));
+        }
+        self.st = match reader.u8().map_err(place.read())? {
+            NO_ST => 0,
+            SAME_ST => self.st,
+            // The originals take every other byte for "explicit".
+            _ => self.first_st.wrapping_add(reader.varint().map_err(place.read())?),
+        };
+        Ok((self.reference, self.first_t.wrapping_add(t), self.st))
+    }
+
+    pub(super) fn put(&mut self, reference: u64, t: i64, st: i64, out: &mut Vec<u8>) {
+        put_varint(out, reference.wrapping_sub(self.reference).cast_signed());
+        if !self.begun {
+            put_varint(out, t);
+            put_varint(out, st);
+            *self = Self { begun: true, first_t: t, first_st: st, reference, st };
+            return;
+        }
+        put_varint(out, t.wrapping_sub(self.first_t));
+        if st == 0 {
+            out.push(NO_ST);
+        } else if st == self.st {
+            out.push(SAME_ST);
+        } else {
+            out.push(EXPLICIT_ST);
+            put_varint(out, st.wrapping_sub(self.first_st));
+        }
+        self.reference = reference;
+        self.st = st;
+    }
+}
