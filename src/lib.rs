@@ -10,4 +10,5 @@ pub mod index;
 pub mod model;
 #[cfg(feature = "promql")]
 pub mod promql;
+pub mod query;
 pub mod wal;

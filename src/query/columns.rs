@@ -1,0 +1,223 @@
+//! One series' chunks as columns: times, float values, histograms.
+
+use std::sync::Arc;
+
+use super::SeriesChunk;
+use crate::chunk::{self, Encoding, FloatColumns};
+use crate::error::Result;
+use crate::model::{CounterResetHint, FloatHistogram, Histogram, Sample, TimeRange, Value};
+
+/// The samples of one series in order of time: floats dense, histograms beside them. A time is in one of the two.
+#[derive(Debug, Clone, Default)]
+pub struct Columns {
+    /// Times of the floats, milliseconds, ascending.
+    pub t: Vec<i64>,
+    /// The floats, one for each time; stale markers included.
+    pub v: Vec<f64>,
+    /// Histograms with their times, ascending; stale markers included. Integer histograms are given as float ones.
+    pub histograms: Vec<(i64, Arc<FloatHistogram>)>,
+}
+
+impl Columns {
+    /// How many samples there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.t.len() + self.histograms.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.t.is_empty() && self.histograms.is_empty()
+    }
+
+    /// Forgets the samples and keeps the memory.
+    pub fn clear(&mut self) {
+        self.t.clear();
+        self.v.clear();
+        self.histograms.clear();
+    }
+
+    /// Drops the floats from `start` on that `keep` refuses.
+    fn retain_floats(&mut self, start: usize, keep: impl Fn(i64) -> bool) {
+        let mut kept = start;
+        for index in start..self.t.len() {
+            if let (Some(&t), Some(&v)) = (self.t.get(index), self.v.get(index))
+                && keep(t)
+            {
+                if let (Some(to_t), Some(to_v)) = (self.t.get_mut(kept), self.v.get_mut(kept)) {
+                    (*to_t, *to_v) = (t, v);
+                }
+                kept += 1;
+            }
+        }
+        self.t.truncate(kept);
+        self.v.truncate(kept);
+    }
+
+    fn push(&mut self, sample: Sample) {
+        match sample.value {
+            Value::Float(v) => {
+                self.t.push(sample.t);
+                self.v.push(v);
+            }
+            Value::Histogram(histogram) => self.histograms.push((sample.t, Arc::new(to_float(&histogram)))),
+            Value::FloatHistogram(histogram) => self.histograms.push((sample.t, Arc::from(histogram))),
+        }
+    }
+}
+
+/// Decodes series after series into the same memory.
+#[derive(Debug, Default)]
+pub struct SeriesDecoder {
+    columns: Columns,
+    start_times: Vec<i64>,
+    order: Vec<u32>,
+}
+
+impl SeriesDecoder {
+    /// A decoder without memory yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What was decoded last.
+    #[must_use]
+    pub fn columns(&self) -> &Columns {
+        &self.columns
+    }
+
+    /// Decodes the samples of `chunks` that lie in `range` and may be seen. Where chunks overlap, the earlier one in the
+    /// list wins.
+    ///
+    /// # Errors
+    /// `Corrupt` if a chunk does not decode; the loader's.
+    pub fn decode(&mut self, chunks: &[SeriesChunk], range: TimeRange) -> Result<&Columns> {
+        self.columns.clear();
+        self.order.clear();
+        let span = |chunk: &SeriesChunk| chunk.range.intersect(&chunk.visible).and_then(|it| it.intersect(&range));
+        self.order.extend((0u32..).zip(chunks).filter(|(_, chunk)| span(chunk).is_some()).map(|(index, _)| index));
+        let get = |index: &u32| chunks.get(*index as usize);
+        let min = |index: &u32| get(index).map(|chunk| chunk.range.min);
+        if !self.order.is_sorted_by_key(min) {
+            self.order.sort_by_key(min);
+        }
+        let overlap = self.order.windows(2).any(|pair| match pair {
+            [a, b] => get(a).zip(get(b)).is_some_and(|(a, b)| b.range.min <= a.range.max),
+            _ => false,
+        });
+        let order = std::mem::take(&mut self.order);
+        let result = if overlap {
+            self.decode_overlapping(order.iter().filter_map(get), range)
+        } else {
+            order.iter().filter_map(get).try_for_each(|chunk| self.append(chunk, range))
+        };
+        self.order = order;
+        result.map(|()| &self.columns)
+    }
+
+    /// Appends a chunk that begins after what is there.
+    fn append(&mut self, chunk: &SeriesChunk, range: TimeRange) -> Result<()> {
+        let encoded = chunk.data.load()?;
+        let whole = chunk.visible.min <= chunk.range.min
+            && chunk.range.max <= chunk.visible.max
+            && range.min <= chunk.range.min
+            && chunk.range.max <= range.max
+            && chunk.deleted.is_none();
+        if matches!(encoded.encoding, Encoding::Xor | Encoding::Xor2) {
+            let columns = &mut self.columns;
+            let start = columns.t.len();
+            self.start_times.clear();
+            let mut floats = FloatColumns {
+                t: std::mem::take(&mut columns.t),
+                v: std::mem::take(&mut columns.v),
+                st: std::mem::take(&mut self.start_times),
+            };
+            let result = chunk::decode_floats(encoded.encoding, &encoded.data, &mut floats);
+            (columns.t, columns.v, self.start_times) = (floats.t, floats.v, floats.st);
+            result?;
+            if !whole {
+                columns.retain_floats(start, |t| range.contains(t) && chunk.shows(t));
+            }
+            return Ok(());
+        }
+        for sample in chunk::samples(encoded.encoding, &encoded.data) {
+            let sample = sample?;
+            if whole || range.contains(sample.t) && chunk.shows(sample.t) {
+                self.columns.push(sample);
+            }
+        }
+        Ok(())
+    }
+
+    /// Decodes chunks that overlap, sample by sample. They are rare: two replicas of a series, a block and its parent
+    /// after a crash, samples out of order.
+    fn decode_overlapping<'a>(
+        &mut self,
+        chunks: impl Iterator<Item = &'a SeriesChunk> + Clone,
+        range: TimeRange,
+    ) -> Result<()> {
+        // `chunks` are in order of time here; precedence is their order in memory, which is the caller's list.
+        let mut ranked: Vec<&SeriesChunk> = chunks.collect();
+        ranked.sort_by_key(|chunk| std::ptr::from_ref::<SeriesChunk>(chunk));
+        let mut all: Vec<(usize, Sample)> = Vec::new();
+        for (rank, chunk) in ranked.into_iter().enumerate() {
+            let encoded = chunk.data.load()?;
+            for sample in chunk::samples(encoded.encoding, &encoded.data) {
+                let sample = sample?;
+                if range.contains(sample.t) && chunk.shows(sample.t) {
+                    all.push((rank, sample));
+                }
+            }
+        }
+        // Stable: of equal times the one of higher precedence stays first.
+        all.sort_by_key(|(_, sample)| sample.t);
+        all.dedup_by_key(|(_, sample)| sample.t);
+        let mut previous = None;
+        for (rank, mut sample) in all {
+            // A hint compares with the sample before it in its chunk; that one is another now.
+            if previous != Some(rank) {
+                forget_hint(&mut sample.value);
+            }
+            previous = Some(rank);
+            self.columns.push(sample);
+        }
+        Ok(())
+    }
+}
+
+fn forget_hint(value: &mut Value) {
+    let hint = match value {
+        Value::Float(_) => return,
+        Value::Histogram(histogram) => &mut histogram.counter_reset_hint,
+        Value::FloatHistogram(histogram) => &mut histogram.counter_reset_hint,
+    };
+    if *hint != CounterResetHint::Gauge {
+        *hint = CounterResetHint::Unknown;
+    }
+}
+
+/// The same histogram with float counts.
+fn to_float(histogram: &Histogram) -> FloatHistogram {
+    let absolute = |deltas: &[i64]| {
+        let running = deltas.iter().scan(0i64, |count, delta| {
+            *count = count.wrapping_add(*delta);
+            Some(*count as f64)
+        });
+        running.collect()
+    };
+    FloatHistogram {
+        counter_reset_hint: histogram.counter_reset_hint,
+        schema: histogram.schema,
+        zero_threshold: histogram.zero_threshold,
+        zero_count: histogram.zero_count as f64,
+        count: histogram.count as f64,
+        sum: histogram.sum,
+        positive_spans: histogram.positive_spans.clone(),
+        negative_spans: histogram.negative_spans.clone(),
+        positive_buckets: absolute(&histogram.positive_buckets),
+        negative_buckets: absolute(&histogram.negative_buckets),
+        custom_values: histogram.custom_values.clone(),
+    }
+}
