@@ -87,6 +87,9 @@ pub enum LogError {
         /// What failed.
         reason: String,
     },
+    /// What a checkpoint would stand for cannot be read whole.
+    #[error("no checkpoint: {0}")]
+    Damaged(Box<super::Damage>),
     /// The options are wrong.
     #[error("segment size {0} is not a multiple of 32 KiB")]
     SegmentSize(u64),
@@ -103,6 +106,7 @@ impl From<LogError> for Error {
         let kind = match &error {
             LogError::Io { source, .. } => Self::from(io::Error::from(source.kind())).kind(),
             LogError::Poisoned { .. } => ErrorKind::Io,
+            LogError::Damaged(_) => ErrorKind::Corrupt,
             LogError::SegmentSize(_) => ErrorKind::InvalidInput,
         };
         Self::new(kind, error)

@@ -1,0 +1,296 @@
+//! Checkpoints: what the oldest segments still mean, written again without the rest.
+//!
+//! ```text
+//! checkpoint.%08d/    a log of its own; its number is the last segment that it stands for
+//! ```
+//!
+//! Written beside (`.tmp`), synced, renamed, the directory synced; the segments go afterwards. So a crash leaves the old
+//! log, or the new one with segments that nobody reads any more.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::codec::FixedMap;
+use crate::fs::{Env, Fs, with_suffix};
+use crate::model::{LabelsBuilder, Metadata};
+
+use super::record::{
+    self, RecordError, RecordType, RefExemplar, RefFloatHistogram, RefHistogram, RefMetadata, RefSample, RefTombstone,
+};
+use super::{Compression, Decompressor, Durability, Log, LogError, LogOptions, LogReader};
+
+const PREFIX: &str = "checkpoint.";
+pub(super) const TEMPORARY_SUFFIX: &str = ".tmp";
+/// Records are written this many bytes at a time.
+const BATCH: usize = 1 << 20;
+
+/// What a checkpoint kept and left out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CheckpointStats {
+    /// Series, samples of all kinds, tombstones, exemplars and metadata that were read.
+    pub read: u64,
+    /// Those of them that are in the checkpoint.
+    pub kept: u64,
+}
+
+/// The directory of checkpoint `index` of the log in `dir`.
+#[must_use]
+pub fn checkpoint_dir(dir: &Path, index: u64) -> PathBuf {
+    dir.join(format!("{PREFIX}{index:08}"))
+}
+
+/// The numbers of the finished checkpoints in `dir`, ascending. A missing directory has none.
+///
+/// # Errors
+/// The operating system's.
+pub fn list_checkpoints(fs: &dyn Fs, dir: &Path) -> io::Result<Vec<u64>> {
+    let entries = match fs.list(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let index = |name: &str| {
+        let digits = name.strip_prefix(PREFIX)?;
+        digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
+    };
+    let dirs = entries.iter().filter(|entry| entry.is_dir);
+    let mut indexes: Vec<u64> = dirs.filter_map(|entry| index(&entry.name)).collect();
+    indexes.sort_unstable();
+    Ok(indexes)
+}
+
+/// Writes the checkpoint that stands for the newest one and the segments up to `to`, of the log in `dir`: series and
+/// tombstones that `keep` wants (by reference), samples and exemplars from `mint` on, tombstones that reach `mint`, and
+/// of metadata the latest. Records of unknown types are left out, as in Prometheus. Segments and older checkpoints stay:
+/// [`Log::truncate`] and [`remove_checkpoints`] come after.
+///
+/// `keep` must give the same answer for a reference all the while.
+///
+/// # Errors
+/// [`LogError::Io`]; [`LogError::Damaged`] if what it would stand for cannot be read whole. There is no new checkpoint
+/// then.
+pub fn write_checkpoint(
+    env: &Env,
+    dir: &Path,
+    to: u64,
+    compression: Compression,
+    mint: i64,
+    keep: impl Fn(u64) -> bool,
+) -> Result<CheckpointStats, LogError> {
+    let fs = Arc::clone(&env.fs);
+    let mut reader = LogReader::open_range(&fs, dir, to)?;
+    if reader.checkpoint().is_some_and(|newest| newest >= to) {
+        return Ok(CheckpointStats::default());
+    }
+    let target = checkpoint_dir(dir, to);
+    let temporary = with_suffix(&target, TEMPORARY_SUFFIX);
+    if fs.stat(&temporary).map_err(LogError::io("look at", &temporary))?.is_some() {
+        fs.remove_dir_all(&temporary).map_err(LogError::io("remove", &temporary))?;
+    }
+    let options = LogOptions { compression, durability: Durability::Never, ..LogOptions::default() };
+    let mut writer = Writer {
+        log: Log::open(env, &temporary, options)?,
+        filter: Filter { mint, keep, metadata: FixedMap::default(), stats: CheckpointStats::default() },
+        bytes: Vec::new(),
+        ends: Vec::new(),
+    };
+    let written = writer.copy(&mut reader).and_then(|()| match reader.finish().into_iter().next() {
+        Some(damage) => Err(LogError::Damaged(Box::new(damage))),
+        None => writer.finish(),
+    });
+    let stats = match written {
+        Ok(stats) => stats,
+        Err(error) => {
+            // Not the error that matters, and the next try removes it too.
+            let _ = fs.remove_dir_all(&temporary);
+            return Err(error);
+        }
+    };
+    fs.sync_dir(&temporary).map_err(LogError::io("sync", &temporary))?;
+    fs.rename(&temporary, &target).map_err(LogError::io("rename", &temporary))?;
+    fs.sync_dir(dir).map_err(LogError::io("sync", dir))?;
+    Ok(stats)
+}
+
+/// Removes the checkpoints of the log in `dir` before number `before`.
+///
+/// # Errors
+/// [`LogError::Io`].
+pub fn remove_checkpoints(fs: &dyn Fs, dir: &Path, before: u64) -> Result<(), LogError> {
+    let checkpoints = list_checkpoints(fs, dir).map_err(LogError::io("list", dir))?;
+    for index in checkpoints.into_iter().filter(|index| *index < before) {
+        let path = checkpoint_dir(dir, index);
+        fs.remove_dir_all(&path).map_err(LogError::io("remove", &path))?;
+    }
+    Ok(())
+}
+
+/// The checkpoint that is being written.
+struct Writer<K> {
+    log: Log,
+    filter: Filter<K>,
+    /// Records that are not written yet, one behind the other, and where each ends.
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl<K: Fn(u64) -> bool> Writer<K> {
+    fn copy(&mut self, reader: &mut LogReader) -> Result<(), LogError> {
+        let mut decompressor = Decompressor::default();
+        let mut record = Vec::new();
+        while let Some(at) = reader.next(&mut decompressor, &mut record)? {
+            if let Err(error) = self.filter.put(&record, &mut self.bytes, &mut self.ends) {
+                reader.note_bad_record(at, error.to_string());
+                return Ok(());
+            }
+            if self.bytes.len() > BATCH {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), LogError> {
+        let mut start = 0;
+        let mut records = Vec::with_capacity(self.ends.len());
+        for &end in &self.ends {
+            records.push(self.bytes.get(start..end).unwrap_or_default());
+            start = end;
+        }
+        if !records.is_empty() {
+            self.log.commit(&records)?;
+        }
+        self.bytes.clear();
+        self.ends.clear();
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<CheckpointStats, LogError> {
+        let mut metadata: Vec<_> = self.filter.metadata.drain().collect();
+        metadata.sort_unstable_by_key(|(reference, _)| *reference);
+        if !metadata.is_empty() {
+            let entries = metadata.iter().map(|(reference, metadata)| (*reference, metadata));
+            record::encode_metadata(entries, &mut self.bytes);
+            self.ends.push(self.bytes.len());
+            self.filter.stats.kept += metadata.len() as u64;
+        }
+        self.flush()?;
+        self.log.close()?;
+        Ok(self.filter.stats)
+    }
+}
+
+/// What stays of a record.
+struct Filter<K> {
+    mint: i64,
+    keep: K,
+    /// The latest of each series; it goes to the end.
+    metadata: FixedMap<u64, Metadata>,
+    stats: CheckpointStats,
+}
+
+impl<K: Fn(u64) -> bool> Filter<K> {
+    /// Appends what stays of `bytes` to `out`, and where each record that this makes ends to `ends`.
+    fn put(&mut self, bytes: &[u8], out: &mut Vec<u8>, ends: &mut Vec<usize>) -> Result<(), RecordError> {
+        // Replay knows no other type either.
+        let Some(kind) = RecordType::of(bytes) else { return Ok(()) };
+        let mint = self.mint;
+        match kind {
+            RecordType::Series => self.put_series(bytes, out)?,
+            RecordType::Samples | RecordType::SamplesSt => {
+                let mut samples: Vec<RefSample> = Vec::new();
+                record::decode_samples(bytes, &mut samples)?;
+                self.filter(&mut samples, |_, sample| sample.t >= mint);
+                match kind {
+                    _ if samples.is_empty() => {}
+                    RecordType::SamplesSt => record::encode_samples_st(samples, out),
+                    _ => record::encode_samples(samples, out),
+                }
+            }
+            RecordType::Histograms | RecordType::CustomHistograms | RecordType::HistogramsSt => {
+                let mut all: Vec<RefHistogram> = Vec::new();
+                record::decode_histograms(bytes, &mut all)?;
+                self.filter(&mut all, |_, sample| sample.t >= mint);
+                if kind == RecordType::HistogramsSt && !all.is_empty() {
+                    record::encode_histograms_st(all.iter().map(|h| (h.reference, h.t, h.st, &*h.histogram)), out);
+                } else {
+                    record::encode_histograms(all.iter().map(|h| (h.reference, h.t, &*h.histogram)), out);
+                    end_record(out, ends);
+                    record::encode_custom_histograms(all.iter().map(|h| (h.reference, h.t, &*h.histogram)), out);
+                }
+            }
+            RecordType::FloatHistograms | RecordType::CustomFloatHistograms | RecordType::FloatHistogramsSt => {
+                let mut all: Vec<RefFloatHistogram> = Vec::new();
+                record::decode_float_histograms(bytes, &mut all)?;
+                self.filter(&mut all, |_, sample| sample.t >= mint);
+                if kind == RecordType::FloatHistogramsSt && !all.is_empty() {
+                    let entries = all.iter().map(|h| (h.reference, h.t, h.st, &*h.histogram));
+                    record::encode_float_histograms_st(entries, out);
+                } else {
+                    let entries = || all.iter().map(|h| (h.reference, h.t, &*h.histogram));
+                    record::encode_float_histograms(entries(), out);
+                    end_record(out, ends);
+                    record::encode_custom_float_histograms(entries(), out);
+                }
+            }
+            RecordType::Tombstones => {
+                let mut tombstones: Vec<RefTombstone> = Vec::new();
+                record::decode_tombstones(bytes, &mut tombstones)?;
+                self.filter(&mut tombstones, |keep, t| t.range.max >= mint && keep(t.reference));
+                if !tombstones.is_empty() {
+                    record::encode_tombstones(tombstones, out);
+                }
+            }
+            RecordType::Exemplars => {
+                let mut all: Vec<RefExemplar> = Vec::new();
+                record::decode_exemplars(bytes, &mut all)?;
+                self.filter(&mut all, |_, exemplar| exemplar.exemplar.t >= mint);
+                if !all.is_empty() {
+                    record::encode_exemplars(all.iter().map(|e| (e.reference, &e.exemplar)), out);
+                }
+            }
+            RecordType::Metadata => {
+                let mut all: Vec<RefMetadata> = Vec::new();
+                record::decode_metadata(bytes, &mut all)?;
+                self.stats.read += all.len() as u64;
+                let kept = all.into_iter().filter(|entry| (self.keep)(entry.reference));
+                self.metadata.extend(kept.map(|RefMetadata { reference, metadata }| (reference, metadata)));
+            }
+            // They belong to the log of out-of-order samples, which has no checkpoints.
+            RecordType::MmapMarkers => {}
+        }
+        end_record(out, ends);
+        Ok(())
+    }
+
+    fn put_series(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), RecordError> {
+        let start = out.len();
+        record::begin_series(out);
+        let begun = out.len();
+        record::decode_series(bytes, |reference, labels: &mut LabelsBuilder| {
+            self.stats.read += 1;
+            if (self.keep)(reference) {
+                self.stats.kept += 1;
+                record::put_series(reference, labels.build().iter(), out);
+            }
+        })?;
+        if out.len() == begun {
+            out.truncate(start);
+        }
+        Ok(())
+    }
+
+    fn filter<T>(&mut self, entries: &mut Vec<T>, wanted: impl Fn(&K, &T) -> bool) {
+        self.stats.read += entries.len() as u64;
+        entries.retain(|entry| wanted(&self.keep, entry));
+        self.stats.kept += entries.len() as u64;
+    }
+}
+
+/// Marks the end of a record, unless nothing was appended since the last mark.
+fn end_record(out: &[u8], ends: &mut Vec<usize>) {
+    if out.len() > ends.last().copied().unwrap_or(0) {
+        ends.push(out.len());
+    }
+}
