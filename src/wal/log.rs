@@ -17,12 +17,13 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind};
-use crate::fs::{Clock, Env, File, Fs};
+use crate::fs::{Clock, Env, File, Fs, with_suffix};
 use crate::model::LabelsIter;
 
 use super::Compression;
 use super::compression::Compressor;
 use super::record::{begin_series, put_series};
+use super::repair::DAMAGED_SUFFIX;
 use super::segment::{
     DEFAULT_SEGMENT_SIZE, PAGE_SIZE, has_room, list_segments, put_page_end, put_record, segment_path,
 };
@@ -384,6 +385,10 @@ impl Log {
         for index in segments.into_iter().filter(|index| *index < segment.min(last)) {
             let path = segment_path(&self.dir, index);
             self.fs.remove_file(&path).map_err(LogError::io("remove", &path))?;
+            let damaged = with_suffix(&path, DAMAGED_SUFFIX);
+            if self.fs.stat(&damaged).map_err(LogError::io("look at", &damaged))?.is_some() {
+                self.fs.remove_file(&damaged).map_err(LogError::io("remove", &damaged))?;
+            }
         }
         self.fs.sync_dir(&self.dir).map_err(LogError::io("sync", &self.dir))
     }

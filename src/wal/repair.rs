@@ -51,7 +51,8 @@ pub fn repair(env: &Env, dir: &Path, damage: &[Damage]) -> Result<(), LogError> 
 fn rewrite(fs: &dyn Fs, path: &Path) -> Result<(), LogError> {
     let (fresh, damaged) = (with_suffix(path, REPAIR_SUFFIX), with_suffix(path, DAMAGED_SUFFIX));
     if fs.stat(&damaged).map_err(LogError::io("look at", &damaged))?.is_none() {
-        copy(fs, path, &damaged)?;
+        copy(fs, path, &fresh)?;
+        fs.rename(&fresh, &damaged).map_err(LogError::io("rename", &fresh))?;
     }
     let mut file = fs.create(&fresh).map_err(LogError::io("create", &fresh))?;
     let mut filled = 0;
