@@ -11,4 +11,6 @@ pub mod model;
 #[cfg(feature = "promql")]
 pub mod promql;
 pub mod query;
+#[cfg(any(test, feature = "testkit"))]
+pub mod testkit;
 pub mod wal;

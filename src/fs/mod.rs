@@ -5,6 +5,8 @@
 //! trace. [`Env`] bundles the four. [`Env::real`] is the machine; the simulated one is in feature `testkit`.
 
 mod real;
+#[cfg(any(test, feature = "testkit"))]
+pub mod sim;
 
 use std::fmt::Debug;
 use std::io;
@@ -180,12 +182,14 @@ pub trait Rng: Send + Sync + Debug {
 
 /// Threads: who runs work beside the caller.
 pub trait Executor: Send + Sync + Debug {
-    /// Runs `task` beside the caller. Dropping the handle does not stop it.
+    /// Runs `task` beside the caller. Dropping the handle does not stop it. Nothing may wait for what the task does in
+    /// any way but [`Task::join`]: a simulated machine runs it only then, or when its test says so.
     ///
     /// # Errors
     /// If the system gives no thread.
     fn spawn(&self, name: &str, task: Box<dyn FnOnce() + Send>) -> io::Result<Box<dyn Task>>;
     /// Runs all `tasks`, side by side where there are cores, and returns when the last is done. Borrowing is allowed.
+    /// No task may wait for another of them: with one core they run one after another, in any order.
     fn join_all<'a>(&self, tasks: Vec<Box<dyn FnOnce() + Send + 'a>>);
     /// How many tasks are worth running side by side: at least 1.
     fn parallelism(&self) -> usize;

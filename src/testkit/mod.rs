@@ -1,0 +1,10 @@
+//! For tests, ours and those of programs that embed the crate: a machine that can be crashed at any operation, and the
+//! workload that all figures are measured with.
+//!
+//! [`Env::simulated`](crate::fs::Env::simulated) gives the machine. Nothing here is compiled without the feature
+//! `testkit`.
+
+mod workload;
+
+pub use crate::fs::sim::{CrashPoint, Image, Op, OpKind, PowerCut, START_MS, SimHandle, splitmix64};
+pub use workload::{STEP_MS, T0, Values, Workload, series_labels};
