@@ -15,6 +15,7 @@
 
 #![warn(clippy::indexing_slicing)]
 
+mod block;
 mod columns;
 mod merge;
 
@@ -24,8 +25,10 @@ use std::sync::Arc;
 use crate::budget::Budget;
 use crate::chunk::EncodedChunk;
 use crate::error::Result;
+use crate::index::ChunkMeta;
 use crate::model::{Exemplar, Labels, Matcher, Metadata, TimeRange};
 
+pub use block::BlockSource;
 pub use columns::{Columns, SeriesDecoder};
 pub use merge::{Merged, merge_sets, merge_sorted_strings};
 
@@ -191,12 +194,12 @@ impl SeriesChunk {
 pub enum ChunkData {
     /// They are here.
     Ready(EncodedChunk),
-    /// `loader` has them under `reference`. Asked for when the series is about to be decoded.
+    /// `loader` has them. Asked for when the series is about to be decoded.
     Later {
         /// Who has them.
         loader: Arc<dyn ChunkLoader>,
         /// What the loader knows them by.
-        reference: u64,
+        meta: ChunkMeta,
     },
 }
 
@@ -204,7 +207,7 @@ impl fmt::Debug for ChunkData {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ready(chunk) => write!(out, "Ready({:?}, {} bytes)", chunk.encoding, chunk.data.len()),
-            Self::Later { reference, .. } => write!(out, "Later({reference})"),
+            Self::Later { meta, .. } => write!(out, "Later({meta:?})"),
         }
     }
 }
@@ -217,7 +220,7 @@ impl ChunkData {
     pub fn load(&self) -> Result<EncodedChunk> {
         match self {
             Self::Ready(chunk) => Ok(chunk.clone()),
-            Self::Later { loader, reference } => loader.load(*reference),
+            Self::Later { loader, meta } => loader.load(meta),
         }
     }
 }
@@ -228,15 +231,15 @@ pub trait ChunkLoader: Send + Sync {
     ///
     /// # Errors
     /// The source's own.
-    fn load(&self, reference: u64) -> Result<EncodedChunk>;
+    fn load(&self, meta: &ChunkMeta) -> Result<EncodedChunk>;
 
     /// Says which chunks will be asked for soon, so that a loader behind a network can fetch them in one go. By default
     /// nothing happens.
     ///
     /// # Errors
     /// The source's own.
-    fn prefetch(&self, references: &[u64]) -> Result<()> {
-        let _ = references;
+    fn prefetch(&self, metas: &[ChunkMeta]) -> Result<()> {
+        let _ = metas;
         Ok(())
     }
 }

@@ -1,0 +1,112 @@
+//! Anything shaped like a block, as a source.
+
+use std::sync::Arc;
+
+use super::{ChunkData, ChunkLoader, SelectRequest, Series, SeriesChunk, SeriesSet, Source};
+use crate::block::BlockRead;
+use crate::chunk::EncodedChunk;
+use crate::error::Result;
+use crate::index::{ChunkMeta, SeriesId};
+use crate::model::{Labels, Matcher, TimeRange};
+
+/// A block as a source.
+pub struct BlockSource<B: ?Sized> {
+    block: Arc<B>,
+}
+
+impl<B: BlockRead + 'static> BlockSource<B> {
+    /// A source of `block`'s series.
+    #[must_use]
+    pub fn new(block: Arc<B>) -> Self {
+        Self { block }
+    }
+}
+
+impl<B: BlockRead + 'static> Source for BlockSource<B> {
+    fn select(&self, request: &SelectRequest<'_>) -> Result<Box<dyn SeriesSet>> {
+        let range = request.range.intersect(&self.block.time_range());
+        let mut ids = match range {
+            Some(_) => self.block.select(request.matchers)?,
+            None => Vec::new(),
+        };
+        ids.reverse();
+        let limit = if request.hints.limit == 0 { usize::MAX } else { request.hints.limit };
+        Ok(Box::new(BlockSet {
+            block: Arc::clone(&self.block),
+            loader: Arc::new(BlockLoader(Arc::clone(&self.block))),
+            visible: self.block.time_range(),
+            range: range.unwrap_or(request.range),
+            labels_only: request.hints.labels_only,
+            left: limit,
+            ids,
+            metas: Vec::new(),
+        }))
+    }
+
+    fn label_names(&self, range: TimeRange, matchers: &[Matcher]) -> Result<Vec<String>> {
+        if range.overlaps(&self.block.time_range()) { self.block.label_names_for(matchers) } else { Ok(Vec::new()) }
+    }
+
+    fn label_values(&self, name: &str, range: TimeRange, matchers: &[Matcher]) -> Result<Vec<String>> {
+        if range.overlaps(&self.block.time_range()) {
+            self.block.label_values_for(name, matchers)
+        } else {
+            Ok(Vec::new())
+        }
+    }
+}
+
+/// The series of a select, read as they are asked for.
+struct BlockSet<B: ?Sized> {
+    block: Arc<B>,
+    loader: Arc<dyn ChunkLoader>,
+    visible: TimeRange,
+    range: TimeRange,
+    labels_only: bool,
+    left: usize,
+    /// From last to first.
+    ids: Vec<SeriesId>,
+    metas: Vec<ChunkMeta>,
+}
+
+impl<B: BlockRead + ?Sized> SeriesSet for BlockSet<B> {
+    fn next(&mut self) -> Result<Option<Series>> {
+        while self.left > 0 {
+            let Some(id) = self.ids.pop() else { break };
+            let mut labels = Labels::empty();
+            self.block.series(id, &mut labels, &mut self.metas)?;
+            let range = self.range;
+            self.metas.retain(|meta| TimeRange::new(meta.min_time, meta.max_time).overlaps(&range));
+            if self.metas.is_empty() {
+                continue;
+            }
+            self.left -= 1;
+            let deleted = self.block.tombstones(id);
+            if deleted.iter().any(|span| span.min <= range.min && range.max <= span.max) {
+                self.left += 1;
+                continue;
+            }
+            let mut chunks = Vec::new();
+            if !self.labels_only {
+                let deleted: Option<Arc<[TimeRange]>> = (!deleted.is_empty()).then(|| Arc::from(&*deleted));
+                chunks.reserve_exact(self.metas.len());
+                chunks.extend(self.metas.iter().map(|meta| SeriesChunk {
+                    range: TimeRange::new(meta.min_time, meta.max_time),
+                    data: ChunkData::Later { loader: Arc::clone(&self.loader), meta: *meta },
+                    visible: self.visible,
+                    deleted: deleted.clone(),
+                }));
+            }
+            return Ok(Some(Series { labels, chunks }));
+        }
+        Ok(None)
+    }
+}
+
+struct BlockLoader<B: ?Sized>(Arc<B>);
+
+impl<B: BlockRead + ?Sized> ChunkLoader for BlockLoader<B> {
+    fn load(&self, meta: &ChunkMeta) -> Result<EncodedChunk> {
+        self.0.chunk(meta)
+    }
+}
