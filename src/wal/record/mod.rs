@@ -319,11 +319,59 @@ fn collect<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{CUSTOM_BUCKETS_SCHEMA, CounterResetHint, Labels, MetricType, Span};
+    use proptest::collection::vec;
     use proptest::prelude::*;
 
     fn sample() -> impl Strategy<Value = RefSample> {
         (any::<u64>(), any::<i64>(), prop_oneof![Just(0), Just(7), any::<i64>()], any::<u64>())
             .prop_map(|(reference, t, st, v)| RefSample { reference, t, st, v: f64::from_bits(v) })
+    }
+
+    fn labels() -> impl Strategy<Value = Labels> {
+        vec(("[a-c]{1,3}", ".{1,200}"), 0..4).prop_map(Labels::from_pairs)
+    }
+
+    fn spans() -> impl Strategy<Value = Vec<Span>> {
+        vec((any::<i32>(), any::<u32>()).prop_map(|(offset, length)| Span { offset, length }), 0..4)
+    }
+
+    fn histogram() -> impl Strategy<Value = Histogram> {
+        let schema = prop_oneof![EXPONENTIAL, Just(CUSTOM_BUCKETS_SCHEMA)];
+        (schema, spans(), vec(any::<i64>(), 0..5), any::<(u64, u64, i32)>(), vec(-1e9..1e9, 0..4)).prop_map(
+            |(schema, positive_spans, positive_buckets, (count, zero_count, sum), bounds)| Histogram {
+                counter_reset_hint: CounterResetHint::NotCounterReset,
+                schema,
+                zero_threshold: 0.5,
+                zero_count,
+                count,
+                sum: f64::from(sum),
+                negative_spans: positive_spans.clone(),
+                negative_buckets: positive_buckets.iter().rev().copied().collect(),
+                positive_spans,
+                positive_buckets,
+                custom_values: if schema == CUSTOM_BUCKETS_SCHEMA { bounds } else { Vec::new() },
+            },
+        )
+    }
+
+    const EXPONENTIAL: std::ops::RangeInclusive<i32> = -4..=8;
+
+    fn float_of(h: &Histogram) -> FloatHistogram {
+        let floats = |deltas: &[i64]| deltas.iter().map(|delta| *delta as f64).collect();
+        FloatHistogram {
+            counter_reset_hint: h.counter_reset_hint,
+            schema: h.schema,
+            zero_threshold: h.zero_threshold,
+            zero_count: h.zero_count as f64,
+            count: h.count as f64,
+            sum: h.sum,
+            positive_spans: h.positive_spans.clone(),
+            negative_spans: h.negative_spans.clone(),
+            positive_buckets: floats(&h.positive_buckets),
+            negative_buckets: floats(&h.negative_buckets),
+            custom_values: h.custom_values.clone(),
+        }
     }
 
     fn bits(samples: &[RefSample]) -> Vec<(u64, i64, i64, u64)> {
@@ -332,7 +380,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn samples_read_back(samples in prop::collection::vec(sample(), 0..20)) {
+        fn samples_read_back(samples in vec(sample(), 0..20)) {
             let (mut bytes, mut with_st) = (Vec::new(), Vec::new());
             encode_samples(samples.iter().copied(), &mut bytes);
             encode_samples_st(samples.iter().copied(), &mut with_st);
@@ -346,11 +394,109 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_a_decoder_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), first in 0u8..15) {
+        fn histograms_read_back_from_a_record_for_each_kind_of_bucket(
+            all in vec((any::<u64>(), any::<i64>(), histogram()), 0..6),
+        ) {
+            // Equality of floats is theirs as text: none of the generated ones is a NaN.
+            let expect = |custom: bool| -> Vec<String> {
+                let wanted = all.iter().filter(|(.., h)| (h.schema == CUSTOM_BUCKETS_SCHEMA) == custom);
+                wanted.map(|entry| format!("{entry:?}")).collect()
+            };
+            let entries = || all.iter().map(|(reference, t, h)| (*reference, *t, h));
+            let (mut exponential, mut custom) = (Vec::new(), Vec::new());
+            prop_assert_eq!(encode_histograms(entries(), &mut exponential), expect(true).len());
+            encode_custom_histograms(entries(), &mut custom);
+            for (bytes, is_custom) in [(exponential, false), (custom, true)] {
+                let mut back = Vec::new();
+                if expect(is_custom).is_empty() {
+                    prop_assert!(bytes.is_empty());
+                    continue;
+                }
+                decode_histograms(&bytes, &mut back).unwrap();
+                let back: Vec<_> = back.iter().map(|h| format!("{:?}", (h.reference, h.t, &h.histogram))).collect();
+                prop_assert_eq!(back, expect(is_custom));
+            }
+        }
+
+        #[test]
+        fn float_histograms_with_start_timestamps_read_back(
+            all in vec((any::<u64>(), any::<i64>(), 0..3i64, histogram()), 0..6),
+        ) {
+            let all: Vec<_> = all.into_iter().map(|(r, t, st, h)| (r, t, st, float_of(&h))).collect();
+            let mut bytes = Vec::new();
+            encode_float_histograms_st(all.iter().map(|(r, t, st, h)| (*r, *t, *st, h)), &mut bytes);
+            let mut back = Vec::new();
+            decode_float_histograms(&bytes, &mut back).unwrap();
+            let back: Vec<_> = back.iter().map(|h| (h.reference, h.t, h.st, &h.histogram)).collect();
+            prop_assert_eq!(format!("{back:?}"), format!("{all:?}"));
+        }
+
+        #[test]
+        fn what_is_about_series_reads_back(
+            series in vec((any::<u64>(), labels()), 0..5),
+            metadata in vec((any::<u64>(), ".{0,20}", ".{0,200}"), 0..5),
+            exemplars in vec((any::<u64>(), labels(), any::<i64>(), -1e9..1e9), 0..5),
+            tombstones in vec(any::<(u64, i64, i64)>(), 0..5),
+        ) {
+            let mut bytes = Vec::new();
+            encode_series(series.iter().map(|(reference, labels)| (*reference, labels)), &mut bytes);
+            let Record::Series(back) = Record::decode(&bytes).unwrap() else { panic!("another type") };
+            prop_assert_eq!(back, series);
+
+            let metadata: Vec<_> = metadata.into_iter().map(|(reference, unit, help)| RefMetadata {
+                reference,
+                metadata: Metadata { metric_type: MetricType::StateSet, unit, help },
+            }).collect();
+            bytes.clear();
+            encode_metadata(metadata.iter().map(|m| (m.reference, &m.metadata)), &mut bytes);
+            let Record::Metadata(back) = Record::decode(&bytes).unwrap() else { panic!("another type") };
+            prop_assert_eq!(back, metadata);
+
+            let exemplars: Vec<_> = exemplars.into_iter().map(|(reference, labels, t, value)| RefExemplar {
+                reference,
+                exemplar: Exemplar { labels, value, t },
+            }).collect();
+            bytes.clear();
+            encode_exemplars(exemplars.iter().map(|e| (e.reference, &e.exemplar)), &mut bytes);
+            let Record::Exemplars(back) = Record::decode(&bytes).unwrap() else { panic!("another type") };
+            prop_assert_eq!(back, exemplars);
+
+            let tombstones: Vec<_> = tombstones.into_iter().map(|(reference, min, max)| RefTombstone {
+                reference,
+                range: TimeRange { min, max },
+            }).collect();
+            bytes.clear();
+            encode_tombstones(tombstones.iter().copied(), &mut bytes);
+            let Record::Tombstones(back) = Record::decode(&bytes).unwrap() else { panic!("another type") };
+            prop_assert_eq!(back, tombstones);
+        }
+
+        #[test]
+        fn no_bytes_make_a_decoder_panic(mut bytes in vec(any::<u8>(), 0..200), first in 0u8..15) {
             if let Some(byte) = bytes.first_mut() {
                 *byte = first;
             }
             let _ = Record::decode(&bytes);
         }
+    }
+
+    #[test]
+    fn a_cut_record_says_which_entry_is_cut_and_where() {
+        let mut bytes = Vec::new();
+        let sample = |t| RefSample { reference: 1, t, st: 0, v: 1.0 };
+        encode_samples([sample(10), sample(20)], &mut bytes);
+        bytes.truncate(bytes.len() - 3);
+        let error = decode_samples(&bytes, &mut Vec::new()).unwrap_err();
+        assert_eq!(error.to_string(), "samples record, entry 1: be_f64 at offset 29: needs 8 bytes, 5 left");
+    }
+
+    #[test]
+    fn a_list_longer_than_its_record_costs_no_memory() {
+        let mut bytes = vec![RecordType::Histograms.byte()];
+        bytes.extend_from_slice(&[0; 16 + 2 + 1 + 1 + 8 + 1 + 1 + 8]);
+        // 2^63 spans.
+        bytes.extend_from_slice(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]);
+        let error = decode_histograms(&bytes, &mut Vec::new()).unwrap_err();
+        assert!(error.to_string().contains("entry 0"), "{error}");
     }
 }
