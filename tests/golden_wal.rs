@@ -1,5 +1,7 @@
 //! Logs that Prometheus wrote: every record is understood, and written again it is the same bytes.
 
+#![expect(clippy::panic, clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::path::{Path, PathBuf};
 
 use narthex::fs::Env;

@@ -1,6 +1,8 @@
 //! The log on a real disk: what is committed is read back, in an order that replay can rely on, and damage costs no more
 //! than what it touches.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
