@@ -1,5 +1,7 @@
 //! Every index that the originals wrote, read and written again: the bytes are the same.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::path::{Path, PathBuf};
 
 use narthex::codec::FixedMap;
