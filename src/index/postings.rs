@@ -164,9 +164,7 @@ impl Postings {
         match self {
             Self::Raw(bytes) => {
                 let ids = BigEndian(bytes);
-                let (first, last) = (ids.at(0)?, ids.at(ids.len().checked_sub(1)?)?);
-                // These bytes come from a file: that they ascend is a hope.
-                Some((first.min(last), last.max(first)))
+                Some((ids.at(0)?, ids.at(ids.len().checked_sub(1)?)?))
             }
             Self::List(ids) => Some((*ids.first()?, *ids.last()?)),
             Self::Bitmap { base, delta } => {
