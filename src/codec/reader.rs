@@ -148,7 +148,20 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`ReadError::Short`], or [`ReadError::Overflow`] past 64 bits. Go's `binary.Uvarint` answers 0 with a negative
     /// length for the latter; a caller that forgets to look at the length reads zeros, which is why this is an error.
+    #[inline]
     pub fn uvarint(&mut self) -> Result<u64, ReadError> {
+        // Nearly all varints in an index are one byte long.
+        if let Some((&byte, rest)) = self.rest.split_first()
+            && byte < 0x80
+        {
+            self.rest = rest;
+            self.offset += 1;
+            return Ok(u64::from(byte));
+        }
+        self.long_uvarint()
+    }
+
+    fn long_uvarint(&mut self) -> Result<u64, ReadError> {
         let mut value = 0;
         for (index, &byte) in self.rest.iter().enumerate() {
             // The tenth byte carries bit 63 alone: anything above 1 would be shifted out unseen.

@@ -10,11 +10,21 @@
 
 #![warn(clippy::indexing_slicing)]
 
+mod error;
+mod offset_table;
 mod postings;
+mod reader;
 mod select;
+mod symbols;
+mod toc;
+mod writer;
 
-pub use postings::Postings;
+pub use error::IndexError;
+pub use postings::{Bits, Postings};
+pub use reader::Index;
 pub use select::{PostingsSource, postings_for_matchers};
+pub use toc::{Toc, Version};
+pub use writer::IndexWriter;
 
 /// A series within one index. In a block of format 2 it is the offset of the series' record divided by 16, in the head a
 /// slot; either way it means nothing in another index.

@@ -164,7 +164,9 @@ impl Postings {
         match self {
             Self::Raw(bytes) => {
                 let ids = BigEndian(bytes);
-                Some((ids.at(0)?, ids.at(ids.len().checked_sub(1)?)?))
+                let (first, last) = (ids.at(0)?, ids.at(ids.len().checked_sub(1)?)?);
+                // These bytes come from a file: that they ascend is a hope.
+                Some((first.min(last), last.max(first)))
             }
             Self::List(ids) => Some((*ids.first()?, *ids.last()?)),
             Self::Bitmap { base, delta } => {

@@ -85,6 +85,12 @@ impl Labels {
         &self.packed
     }
 
+    /// The set whose canonical bytes are `packed`, as [`put_text`] wrote them, name after name in order. A caller that
+    /// breaks the order makes a set in which look-ups miss; nothing worse.
+    pub(crate) fn from_packed(packed: &[u8]) -> Self {
+        Self { packed: Arc::from(packed) }
+    }
+
     /// xxh64 (seed 0) over the packed form: what the head finds a series by.
     #[must_use]
     pub fn hash64(&self) -> u64 {
@@ -271,7 +277,7 @@ impl LabelsBuilder {
 
 /// Appends one name or value in packed form. Longer than 16 MiB is cut at a character's boundary; every way in from
 /// outside has a far smaller limit of its own.
-fn put_text(out: &mut Vec<u8>, text: &str) {
+pub(crate) fn put_text(out: &mut Vec<u8>, text: &str) {
     let text = if text.len() > LONGEST { &text[..text.floor_char_boundary(LONGEST)] } else { text };
     match u8::try_from(text.len()) {
         Ok(len) if len < 255 => out.push(len),

@@ -16,6 +16,7 @@ pub use histogram::{
     CUSTOM_BUCKETS_SCHEMA, CounterResetHint, EXPONENTIAL_SCHEMA_MAX, EXPONENTIAL_SCHEMA_MIN, FloatHistogram, Histogram,
     HistogramError, Span,
 };
+pub(crate) use labels::put_text;
 pub use labels::{Labels, LabelsBuilder, LabelsIter, METRIC_NAME};
 pub use matcher::{MatchOp, Matcher, MatcherError, Reach};
 pub use metadata::{Metadata, MetricType};

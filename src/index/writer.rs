@@ -1,0 +1,637 @@
+//! Writing an index, format 2, front to back.
+//!
+//! The file is only ever appended to: every section's length is known before its first byte is written. What is kept in
+//! memory grows with the number of different strings and label pairs, not with the number of series: the postings, an id
+//! for each label of each series, go through a temporary file beside the index, and are put in order in as many passes as
+//! a fixed amount of memory needs.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+use xxhash_rust::xxh64::xxh64;
+
+use super::reader::SERIES_ALIGN;
+use super::toc::{MAGIC, Toc};
+use super::{ChunkMeta, IndexError, SeriesId};
+use crate::codec::{Crc32c, crc32c, put_be_u32, put_bytes, put_uvarint, put_varint, uvarint_len};
+use crate::fs::{File, Fs, ReadAt, with_suffix};
+use crate::model::Labels;
+
+/// The largest index that 32-bit ids of 16-byte units can name.
+const LONGEST: u64 = 64 << 30;
+/// Bytes collected before they are handed to the disk.
+const BUFFER: usize = 1 << 20;
+/// How much memory ordering the postings may take in one pass, in ids of four bytes.
+const IDS_A_PASS: usize = 16 << 20;
+/// How many words of label pairs are kept in memory before they go to the temporary file.
+const SPILL_WORDS: usize = 4 << 20;
+
+/// Writes one index: first all symbols, then all series, then [`finish`](IndexWriter::finish).
+#[derive(Debug)]
+pub struct IndexWriter {
+    out: Output,
+    toc: Toc,
+    symbols: SymbolNumbers,
+    symbols_written: bool,
+    pairs: Pairs,
+    spill: Spill,
+    series: u32,
+    last_labels: Labels,
+    /// The pair numbers of `last_labels`: neighbours in label order share most of theirs.
+    last_pairs: Vec<u32>,
+    these_pairs: Vec<u32>,
+    last_reference: u64,
+    record: Vec<u8>,
+    ids_a_pass: usize,
+}
+
+impl IndexWriter {
+    /// Begins an index at `path`, which must not exist.
+    ///
+    /// # Errors
+    /// [`IndexError::Io`].
+    pub fn create(fs: &Arc<dyn Fs>, path: &Path) -> Result<Self, IndexError> {
+        Self::with_limits(fs, path, SPILL_WORDS, IDS_A_PASS)
+    }
+
+    fn with_limits(fs: &Arc<dyn Fs>, path: &Path, spill_words: usize, ids_a_pass: usize) -> Result<Self, IndexError> {
+        let name: Arc<str> = path.display().to_string().into();
+        let file = fs.create(path).map_err(|source| IndexError::Io { file: Arc::clone(&name), source })?;
+        let mut out = Output { file, name: Arc::clone(&name), buffer: Vec::with_capacity(BUFFER), position: 0 };
+        let mut header = Vec::new();
+        put_be_u32(&mut header, MAGIC);
+        header.push(2);
+        out.write(&header)?;
+        Ok(Self {
+            toc: Toc { symbols: out.position, ..Toc::default() },
+            out,
+            symbols: SymbolNumbers::default(),
+            symbols_written: false,
+            pairs: Pairs::default(),
+            spill: Spill::new(Arc::clone(fs), with_suffix(path, ".pairs"), name, spill_words),
+            series: 0,
+            last_labels: Labels::empty(),
+            last_pairs: Vec::new(),
+            these_pairs: Vec::new(),
+            last_reference: 0,
+            record: Vec::new(),
+            ids_a_pass,
+        })
+    }
+
+    fn invalid(&self, reason: impl Into<String>) -> IndexError {
+        IndexError::Invalid { file: Arc::clone(&self.out.name), reason: reason.into() }
+    }
+
+    /// Adds a symbol; they come in ascending order, before all series.
+    ///
+    /// # Errors
+    /// [`IndexError::Invalid`] if it does not come after the one before, or once series were added, or if the table
+    /// grows past 4 GiB.
+    pub fn add_symbol(&mut self, symbol: &str) -> Result<(), IndexError> {
+        if self.symbols_written {
+            return Err(self.invalid(format!("symbol {symbol:?} comes after a series")));
+        }
+        if self.symbols.last().is_some_and(|last| last >= symbol) {
+            return Err(self.invalid(format!("symbol {symbol:?} comes after {:?}", self.symbols.last())));
+        }
+        if !self.symbols.push(symbol) {
+            return Err(self.invalid("the symbols take more than 4 GiB"));
+        }
+        Ok(())
+    }
+
+    /// Adds a series; they come in label order. Chunks ascend by time and reference.
+    ///
+    /// # Errors
+    /// [`IndexError::Invalid`] if an order is broken, a label's text is no symbol, or the file grows past 64 GiB;
+    /// [`IndexError::Io`].
+    pub fn add_series(&mut self, labels: &Labels, chunks: &[ChunkMeta]) -> Result<SeriesId, IndexError> {
+        self.write_symbols()?;
+        if *labels <= self.last_labels {
+            return Err(self.invalid(format!("series {labels} comes after {}", self.last_labels)));
+        }
+        self.check_chunks(labels, chunks)?;
+        self.find_pairs(labels)?;
+
+        self.out.pad(SERIES_ALIGN)?;
+        if self.out.position >= LONGEST {
+            return Err(self.invalid("larger than 64 GiB"));
+        }
+        let id = SeriesId((self.out.position / SERIES_ALIGN) as u32);
+        self.record.clear();
+        put_uvarint(&mut self.record, self.these_pairs.len() as u64);
+        for &pair in &self.these_pairs {
+            let (name, value) = self.pairs.symbols(pair);
+            put_uvarint(&mut self.record, u64::from(name));
+            put_uvarint(&mut self.record, u64::from(value));
+        }
+        put_chunks(&mut self.record, chunks);
+        let mut head = Vec::with_capacity(10);
+        put_uvarint(&mut head, self.record.len() as u64);
+        let sum = crc32c(&self.record);
+        put_be_u32(&mut self.record, sum);
+        self.out.write(&head)?;
+        self.out.write(&self.record)?;
+
+        self.spill.push(id, &self.these_pairs)?;
+        self.series += 1;
+        self.last_labels = labels.clone();
+        std::mem::swap(&mut self.last_pairs, &mut self.these_pairs);
+        Ok(id)
+    }
+
+    fn check_chunks(&mut self, labels: &Labels, chunks: &[ChunkMeta]) -> Result<(), IndexError> {
+        let mut last_max = None;
+        for chunk in chunks {
+            if chunk.reference < self.last_reference {
+                return Err(self.invalid(format!("{labels}: chunk references do not ascend at {chunk:?}")));
+            }
+            if chunk.max_time < chunk.min_time || last_max.is_some_and(|max| chunk.min_time <= max) {
+                return Err(self.invalid(format!("{labels}: chunk times do not ascend at {chunk:?}")));
+            }
+            last_max = Some(chunk.max_time);
+            self.last_reference = chunk.reference;
+        }
+        Ok(())
+    }
+
+    /// Puts the numbers of the labels' pairs into `these_pairs`, and counts them.
+    fn find_pairs(&mut self, labels: &Labels) -> Result<(), IndexError> {
+        self.these_pairs.clear();
+        let mut last = self.last_labels.iter().zip(&self.last_pairs);
+        for label in labels {
+            let pair = match last.next() {
+                Some((same, &pair)) if same == label => pair,
+                _ => {
+                    let symbol =
+                        |text| self.symbols.find(text).ok_or_else(|| self.invalid(format!("{text:?} is no symbol")));
+                    let (name, value) = (symbol(label.0)?, symbol(label.1)?);
+                    self.pairs.number(name, value)
+                }
+            };
+            self.these_pairs.push(pair);
+        }
+        for &pair in &self.these_pairs {
+            self.pairs.count(pair);
+        }
+        Ok(())
+    }
+
+    fn write_symbols(&mut self) -> Result<(), IndexError> {
+        if self.symbols_written {
+            return Ok(());
+        }
+        self.symbols_written = true;
+        let content: u64 = self.symbols.iter().map(|text| (uvarint_len(text.len() as u64) + text.len()) as u64).sum();
+        let Ok(len) = u32::try_from(content + 4) else { return Err(self.invalid("the symbols take more than 4 GiB")) };
+        let mut section = Section::begin(&mut self.out, len)?;
+        section.write_with(|out| put_be_u32(out, self.symbols.starts.len() as u32))?;
+        for text in self.symbols.iter() {
+            section.write_with(|out| put_bytes(out, text.as_bytes()))?;
+        }
+        section.end()?;
+        self.toc.series = self.out.position;
+        Ok(())
+    }
+
+    /// Writes what follows the series, makes the file durable and returns its length in bytes.
+    ///
+    /// # Errors
+    /// [`IndexError::Invalid`] for a limit of the format, [`IndexError::Io`].
+    pub fn finish(mut self) -> Result<u64, IndexError> {
+        self.write_symbols()?;
+        self.toc.label_indices = self.out.position;
+        self.toc.postings = self.out.position;
+        self.out.pad(4)?;
+        let postings = self.out.position;
+        let order = self.pairs.in_order();
+        self.write_all_series()?;
+        self.write_postings(&order)?;
+        self.spill.remove()?;
+        self.toc.label_indices_table = self.out.position;
+        self.toc.postings_table = self.out.position;
+        self.write_table(postings, &order)?;
+        let mut toc = Vec::new();
+        self.toc.put(&mut toc);
+        self.out.write(&toc)?;
+        self.out.sync()?;
+        if self.out.position > LONGEST {
+            return Err(self.invalid("larger than 64 GiB"));
+        }
+        Ok(self.out.position)
+    }
+
+    fn write_all_series(&mut self) -> Result<(), IndexError> {
+        let len = self.list_len(self.series)?;
+        let mut section = Section::begin(&mut self.out, len)?;
+        section.write_with(|out| put_be_u32(out, self.series))?;
+        self.spill.read(|id, _| section.write_with(|out| put_be_u32(out, id)))?;
+        section.end()
+    }
+
+    /// The length field of a list of `count` ids.
+    fn list_len(&self, count: u32) -> Result<u32, IndexError> {
+        count
+            .checked_mul(4)
+            .and_then(|len| len.checked_add(4))
+            .ok_or_else(|| self.invalid(format!("a postings list of {count} ids is too long")))
+    }
+
+    /// Writes the lists of all pairs in `order`, as many at a time as fit the memory.
+    fn write_postings(&mut self, order: &[u32]) -> Result<(), IndexError> {
+        /// A pair that is not in this pass.
+        const NOT_NOW: u32 = u32::MAX;
+        // Where in `ids` the next id of each pair goes.
+        let mut next: Vec<u32> = vec![NOT_NOW; order.len()];
+        let mut ids: Vec<u32> = Vec::new();
+        let mut rest = order;
+        while !rest.is_empty() {
+            let mut total: usize = 0;
+            let mut take = 0;
+            for &pair in rest {
+                let count = self.pairs.count_of(pair) as usize;
+                if take > 0 && total + count > self.ids_a_pass {
+                    break;
+                }
+                if let Some(slot) = next.get_mut(pair as usize) {
+                    *slot = total as u32;
+                }
+                total += count;
+                take += 1;
+            }
+            let (now, later) = rest.split_at_checked(take).unwrap_or((rest, &[]));
+            ids.clear();
+            ids.resize(total, 0);
+            self.spill.read(|id, pairs| {
+                for &pair in pairs {
+                    if let Some(slot) = next.get_mut(pair as usize).filter(|slot| **slot != NOT_NOW)
+                        && let Some(place) = ids.get_mut(*slot as usize)
+                    {
+                        *place = id;
+                        *slot += 1;
+                    }
+                }
+                Ok(())
+            })?;
+            let mut written: &[u32] = &ids;
+            for &pair in now {
+                let count = self.pairs.count_of(pair);
+                let (list, after) = written.split_at_checked(count as usize).unwrap_or((written, &[]));
+                written = after;
+                let len = self.list_len(count)?;
+                let mut section = Section::begin(&mut self.out, len)?;
+                section.write_with(|out| {
+                    put_be_u32(out, count);
+                    list.iter().for_each(|&id| put_be_u32(out, id));
+                })?;
+                section.end()?;
+                if let Some(slot) = next.get_mut(pair as usize) {
+                    *slot = NOT_NOW;
+                }
+            }
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// Writes the postings offset table; the lists stand one after another from `postings` on.
+    fn write_table(&mut self, postings: u64, order: &[u32]) -> Result<(), IndexError> {
+        let (pairs, symbols, series) = (&self.pairs, &self.symbols, self.series);
+        let entries = || table_entries(pairs, symbols, series, postings, order);
+        let text_len = |text: &str| uvarint_len(text.len() as u64) + text.len();
+        let content: u64 = entries()
+            .map(|(name, value, offset)| (1 + text_len(name) + text_len(value) + uvarint_len(offset)) as u64)
+            .sum();
+        let Ok(len) = u32::try_from(content + 4) else {
+            let reason = "the postings offset table takes more than 4 GiB".to_owned();
+            return Err(IndexError::Invalid { file: Arc::clone(&self.out.name), reason });
+        };
+        let mut section = Section::begin(&mut self.out, len)?;
+        section.write_with(|out| put_be_u32(out, order.len() as u32 + 1))?;
+        for (name, value, offset) in entries() {
+            section.write_with(|out| {
+                put_uvarint(out, 2);
+                put_bytes(out, name.as_bytes());
+                put_bytes(out, value.as_bytes());
+                put_uvarint(out, offset);
+            })?;
+        }
+        section.end()
+    }
+}
+
+/// The entries of the postings offset table: name, value, where the list begins. The first list begins at `postings`.
+fn table_entries<'a>(
+    pairs: &'a Pairs,
+    symbols: &'a SymbolNumbers,
+    series: u32,
+    postings: u64,
+    order: &'a [u32],
+) -> impl Iterator<Item = (&'a str, &'a str, u64)> {
+    // A list takes its ids and three words: length, count, sum. That is a multiple of 4 by itself.
+    let mut offset = postings + 12 + 4 * u64::from(series);
+    std::iter::once(("", "", postings)).chain(order.iter().map(move |&pair| {
+        let start = offset;
+        offset += 12 + 4 * u64::from(pairs.count_of(pair));
+        let (name, value) = pairs.symbols(pair);
+        (symbols.get(name), symbols.get(value), start)
+    }))
+}
+
+fn put_chunks(out: &mut Vec<u8>, chunks: &[ChunkMeta]) {
+    put_uvarint(out, chunks.len() as u64);
+    let mut last: Option<&ChunkMeta> = None;
+    for chunk in chunks {
+        match last {
+            None => put_varint(out, chunk.min_time),
+            Some(last) => put_uvarint(out, chunk.min_time.wrapping_sub(last.max_time).cast_unsigned()),
+        }
+        put_uvarint(out, chunk.max_time.wrapping_sub(chunk.min_time).cast_unsigned());
+        match last {
+            None => put_uvarint(out, chunk.reference),
+            Some(last) => put_varint(out, chunk.reference.wrapping_sub(last.reference).cast_signed()),
+        }
+        last = Some(chunk);
+    }
+}
+
+/// The file behind a buffer.
+#[derive(Debug)]
+struct Output {
+    file: Box<dyn File>,
+    name: Arc<str>,
+    buffer: Vec<u8>,
+    position: u64,
+}
+
+impl Output {
+    fn io(&self) -> impl Fn(io::Error) -> IndexError {
+        let file = Arc::clone(&self.name);
+        move |source| IndexError::Io { file: Arc::clone(&file), source }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), IndexError> {
+        self.buffer.extend_from_slice(bytes);
+        self.position += bytes.len() as u64;
+        if self.buffer.len() >= BUFFER { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), IndexError> {
+        self.file.append(&self.buffer).map_err(self.io())?;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    fn pad(&mut self, align: u64) -> Result<(), IndexError> {
+        let zeros = [0; 16];
+        let missing = (self.position.next_multiple_of(align) - self.position) as usize;
+        self.write(zeros.get(..missing).unwrap_or_default())
+    }
+
+    fn sync(&mut self) -> Result<(), IndexError> {
+        self.flush()?;
+        self.file.sync().map_err(self.io())
+    }
+}
+
+/// A part of the file between its length and its sum.
+struct Section<'a> {
+    out: &'a mut Output,
+    sum: Crc32c,
+    /// What is not written yet.
+    pending: Vec<u8>,
+}
+
+impl<'a> Section<'a> {
+    /// Begins a part whose content will take `len` bytes.
+    fn begin(out: &'a mut Output, len: u32) -> Result<Self, IndexError> {
+        out.write(&len.to_be_bytes())?;
+        Ok(Self { out, sum: Crc32c::new(), pending: Vec::with_capacity(4096) })
+    }
+
+    fn write_with(&mut self, put: impl FnOnce(&mut Vec<u8>)) -> Result<(), IndexError> {
+        put(&mut self.pending);
+        // A sum over a few bytes costs nearly as much as one over a page.
+        if self.pending.len() >= 4096 { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), IndexError> {
+        self.sum.update(&self.pending);
+        self.out.write(&self.pending)?;
+        self.pending.clear();
+        Ok(())
+    }
+
+    fn end(mut self) -> Result<(), IndexError> {
+        self.flush()?;
+        self.out.write(&self.sum.finish().to_be_bytes())
+    }
+}
+
+/// From a symbol to its number, and back.
+#[derive(Debug, Default)]
+struct SymbolNumbers {
+    text: String,
+    /// Where each symbol begins in `text`.
+    starts: Vec<u32>,
+    table: HashTable<u32>,
+}
+
+impl SymbolNumbers {
+    fn last(&self) -> Option<&str> {
+        self.starts.last().and_then(|&start| self.text.get(start as usize..))
+    }
+
+    /// Takes in the next symbol; false if there is no room for it.
+    fn push(&mut self, symbol: &str) -> bool {
+        let number = self.starts.len() as u32;
+        let Ok(start) = u32::try_from(self.text.len()) else { return false };
+        self.text.push_str(symbol);
+        self.starts.push(start);
+        let (text, starts) = (&self.text, &self.starts);
+        let hash = |number: u32| xxh64(symbol_at(text, starts, number).as_bytes(), 0);
+        self.table.insert_unique(hash(number), number, |&number| hash(number));
+        u32::try_from(self.text.len()).is_ok()
+    }
+
+    fn get(&self, number: u32) -> &str {
+        symbol_at(&self.text, &self.starts, number)
+    }
+
+    fn find(&self, symbol: &str) -> Option<u32> {
+        self.table.find(xxh64(symbol.as_bytes(), 0), |&number| self.get(number) == symbol).copied()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &str> {
+        (0..self.starts.len() as u32).map(|number| self.get(number))
+    }
+}
+
+fn symbol_at<'a>(text: &'a str, starts: &[u32], number: u32) -> &'a str {
+    let start = starts.get(number as usize).map_or(text.len(), |&start| start as usize);
+    let end = starts.get(number as usize + 1).map_or(text.len(), |&start| start as usize);
+    text.get(start..end).unwrap_or_default()
+}
+
+/// The different label pairs, numbered as they come.
+#[derive(Debug, Default)]
+struct Pairs {
+    pairs: Vec<Pair>,
+    table: HashTable<u32>,
+}
+
+#[derive(Debug)]
+struct Pair {
+    /// Symbols.
+    name: u32,
+    value: u32,
+    /// How many series have it.
+    count: u32,
+}
+
+fn pair_hash(name: u32, value: u32) -> u64 {
+    // Fibonacci hashing: both numbers are small and dense, and the table wants its entropy in the upper bits.
+    (u64::from(name) << 32 | u64::from(value)).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32)
+        ^ u64::from(value).wrapping_mul(0xD6E8_FEB8_6659_FD93)
+}
+
+impl Pairs {
+    fn number(&mut self, name: u32, value: u32) -> u32 {
+        let pairs = &mut self.pairs;
+        let is_it =
+            |number: &u32| pairs.get(*number as usize).is_some_and(|pair| pair.name == name && pair.value == value);
+        if let Some(number) = self.table.find(pair_hash(name, value), is_it) {
+            return *number;
+        }
+        let number = pairs.len() as u32;
+        pairs.push(Pair { name, value, count: 0 });
+        self.table.insert_unique(pair_hash(name, value), number, |&number| {
+            pairs.get(number as usize).map_or(0, |pair| pair_hash(pair.name, pair.value))
+        });
+        number
+    }
+
+    fn count(&mut self, pair: u32) {
+        if let Some(pair) = self.pairs.get_mut(pair as usize) {
+            pair.count += 1;
+        }
+    }
+
+    fn count_of(&self, pair: u32) -> u32 {
+        self.pairs.get(pair as usize).map_or(0, |pair| pair.count)
+    }
+
+    fn symbols(&self, pair: u32) -> (u32, u32) {
+        self.pairs.get(pair as usize).map_or((0, 0), |pair| (pair.name, pair.value))
+    }
+
+    /// The pairs by name, then value. Symbols are numbered in the order of their texts.
+    fn in_order(&self) -> Vec<u32> {
+        let mut order: Vec<u32> = (0..self.pairs.len() as u32).collect();
+        order.sort_unstable_by_key(|&pair| self.symbols(pair));
+        order
+    }
+}
+
+/// The series' ids with their pairs, in memory up to a limit and in a temporary file beyond it.
+#[derive(Debug)]
+struct Spill {
+    fs: Arc<dyn Fs>,
+    path: PathBuf,
+    /// The index's name, for errors.
+    name: Arc<str>,
+    /// `id, count, pair…` a series.
+    words: Vec<u32>,
+    limit: usize,
+    file: Option<Box<dyn File>>,
+}
+
+impl Spill {
+    fn new(fs: Arc<dyn Fs>, path: PathBuf, name: Arc<str>, limit: usize) -> Self {
+        Self { fs, path, name, words: Vec::new(), limit, file: None }
+    }
+
+    fn io(&self) -> impl Fn(io::Error) -> IndexError + use<> {
+        let file = Arc::clone(&self.name);
+        move |source| IndexError::Io { file: Arc::clone(&file), source }
+    }
+
+    fn push(&mut self, id: SeriesId, pairs: &[u32]) -> Result<(), IndexError> {
+        self.words.extend([id.0, pairs.len() as u32]);
+        self.words.extend_from_slice(pairs);
+        if self.words.len() < self.limit {
+            return Ok(());
+        }
+        let io = self.io();
+        let mut file = match self.file.take() {
+            Some(file) => file,
+            None => self.fs.create(&self.path).map_err(&io)?,
+        };
+        let bytes: Vec<u8> = self.words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        self.words.clear();
+        file.append(&bytes).map_err(&io)?;
+        self.file = Some(file);
+        Ok(())
+    }
+
+    /// Calls `take` with each series and its pairs, in order.
+    fn read(&self, mut take: impl FnMut(u32, &[u32]) -> Result<(), IndexError>) -> Result<(), IndexError> {
+        if self.file.is_some() {
+            let file = self.fs.open_read(&self.path).map_err(self.io())?;
+            let mut words = Words { file: &*file, offset: 0, buffer: Vec::new(), start: 0 };
+            while let Some(&[id, count]) = words.take(2).map_err(self.io())? {
+                match words.take(count as usize).map_err(self.io())? {
+                    Some(pairs) => take(id, pairs)?,
+                    None => return Err(self.io()(io::ErrorKind::UnexpectedEof.into())),
+                }
+            }
+        }
+        let mut rest: &[u32] = &self.words;
+        while let [id, count, tail @ ..] = rest {
+            let (pairs, tail) = tail.split_at_checked(*count as usize).unwrap_or((tail, &[]));
+            take(*id, pairs)?;
+            rest = tail;
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self) -> Result<(), IndexError> {
+        if self.file.take().is_some() {
+            self.fs.remove_file(&self.path).map_err(self.io())?;
+        }
+        Ok(())
+    }
+}
+
+/// Words of a temporary file, a piece at a time.
+struct Words<'a> {
+    file: &'a dyn ReadAt,
+    offset: u64,
+    buffer: Vec<u32>,
+    /// How much of the buffer is taken already.
+    start: usize,
+}
+
+impl Words<'_> {
+    /// The next `count` words; nothing if the file has no more.
+    fn take(&mut self, count: usize) -> io::Result<Option<&[u32]>> {
+        while self.buffer.len() - self.start < count {
+            self.buffer.drain(..self.start);
+            self.start = 0;
+            let mut bytes = vec![0; BUFFER];
+            let read = self.file.read_at(self.offset, &mut bytes)?;
+            if read == 0 {
+                return Ok(None);
+            }
+            self.offset += read as u64;
+            let words = bytes.get(..read).unwrap_or_default().as_chunks::<4>().0;
+            self.buffer.extend(words.iter().map(|word| u32::from_le_bytes(*word)));
+        }
+        let words = self.buffer.get(self.start..self.start + count);
+        self.start += count;
+        Ok(words)
+    }
+}
