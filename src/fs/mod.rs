@@ -239,3 +239,30 @@ pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.push(suffix);
     PathBuf::from(name)
 }
+
+/// Creates `path` and its missing parents as [`Fs::create_dir_all`] does, and makes their names durable: what is synced
+/// inside is of no use under a name that a power cut takes away.
+///
+/// # Errors
+/// The operating system's.
+pub fn create_dir_durably(fs: &dyn Fs, path: &Path) -> io::Result<()> {
+    let mut unsynced = Vec::new();
+    for ancestor in path.ancestors().filter(|ancestor| !ancestor.as_os_str().is_empty()) {
+        // The directory itself even if it is there: whoever made it may have been killed before the sync.
+        let there = fs.stat(ancestor)?.is_some();
+        if there && !unsynced.is_empty() {
+            break;
+        }
+        unsynced.push(ancestor);
+        if there {
+            break;
+        }
+    }
+    fs.create_dir_all(path)?;
+    for created in unsynced.into_iter().rev() {
+        // The parent of a relative path's first name is the working directory.
+        let parent = created.parent().filter(|parent| !parent.as_os_str().is_empty());
+        fs.sync_dir(parent.unwrap_or(Path::new(".")))?;
+    }
+    Ok(())
+}

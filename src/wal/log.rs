@@ -17,7 +17,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind};
-use crate::fs::{Clock, Env, File, Fs, with_suffix};
+use crate::fs::{Clock, Env, File, Fs, create_dir_durably, with_suffix};
 use crate::model::LabelsIter;
 
 use super::Compression;
@@ -191,7 +191,7 @@ impl Log {
             return Err(LogError::SegmentSize(options.segment_size));
         }
         let fs = Arc::clone(&env.fs);
-        fs.create_dir_all(dir).map_err(LogError::io("create", dir))?;
+        create_dir_durably(fs.as_ref(), dir).map_err(LogError::io("create", dir))?;
         let segments = list_segments(fs.as_ref(), dir).map_err(LogError::io("list", dir))?;
         let segment = segments.last().map_or(0, |last| last + 1);
         let (file, sync) = create_segment(fs.as_ref(), dir, segment)?;
