@@ -14,3 +14,5 @@ pub mod query;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
 pub mod wal;
+#[cfg(feature = "wire")]
+pub mod wire;

@@ -18,7 +18,7 @@ use xxhash_rust::xxh64::xxh64;
 pub const METRIC_NAME: &str = "__name__";
 
 /// The longest name or value that the packed form can hold, in bytes.
-const LONGEST: usize = (1 << 24) - 1;
+pub const LABEL_LONGEST: usize = (1 << 24) - 1;
 
 /// A label set, sorted by name. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -47,6 +47,20 @@ impl Labels {
             builder.push(name.as_ref(), value.as_ref());
         }
         builder.build()
+    }
+
+    /// The set whose packed form is `packed`; `None` if no set has that form.
+    #[must_use]
+    pub fn parse_packed(packed: &[u8]) -> Option<Self> {
+        let (mut labels, mut previous) = (LabelsIter { rest: packed }, None);
+        while !labels.rest.is_empty() {
+            let (name, value) = labels.next()?;
+            if value.is_empty() || previous.is_some_and(|previous| previous >= name) {
+                return None;
+            }
+            previous = Some(name);
+        }
+        Some(Self { packed: Arc::from(packed) })
     }
 
     /// The labels in order of their names.
@@ -170,6 +184,10 @@ impl<'a> LabelsIter<'a> {
             let (wide, tail) = rest.split_first_chunk::<3>()?;
             len = usize::from(wide[0]) | usize::from(wide[1]) << 8 | usize::from(wide[2]) << 16;
             rest = tail;
+            // One form only: a short text with a wide length would be a second packed form of the same set.
+            if len < 255 {
+                return None;
+            }
         }
         let (text, rest) = rest.split_at_checked(len)?;
         self.rest = rest;
@@ -278,7 +296,14 @@ impl LabelsBuilder {
 /// Appends one name or value in packed form. Longer than 16 MiB is cut at a character's boundary; every way in from
 /// outside has a far smaller limit of its own.
 pub(crate) fn put_text(out: &mut Vec<u8>, text: &str) {
-    let text = if text.len() > LONGEST { &text[..text.floor_char_boundary(LONGEST)] } else { text };
+    let text = if text.len() > LABEL_LONGEST { &text[..text.floor_char_boundary(LABEL_LONGEST)] } else { text };
+    put_packed_label(out, text.as_bytes());
+}
+
+/// Appends one name or value, of [`LABEL_LONGEST`] bytes at most, in packed form. For decoders that pack in place what
+/// they have checked: UTF-8, sorted, no name twice, no empty value.
+#[inline]
+pub(crate) fn put_packed_label(out: &mut Vec<u8>, text: &[u8]) {
     match u8::try_from(text.len()) {
         Ok(len) if len < 255 => out.push(len),
         _ => {
@@ -286,7 +311,7 @@ pub(crate) fn put_text(out: &mut Vec<u8>, text: &str) {
             out.extend_from_slice(&[255, len[0], len[1], len[2]]);
         }
     }
-    out.extend_from_slice(text.as_bytes());
+    out.extend_from_slice(text);
 }
 
 /// Whether `name` can stand unquoted: `[a-zA-Z_][a-zA-Z0-9_]*`.
@@ -333,6 +358,22 @@ fn is_printable(c: char) -> bool {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_packed_form_gives_its_set_back(pairs in prop::collection::btree_map("[a-zé]{1,3}", "[a-zé]{1,300}", 0..5)) {
+            let labels = Labels::from_pairs(pairs);
+            prop_assert_eq!(Labels::parse_packed(labels.as_packed()), Some(labels));
+        }
+
+        #[test]
+        fn bytes_that_are_no_packed_form_give_no_set(bytes in prop::collection::vec(0u8..4, 0..12)) {
+            if let Some(labels) = Labels::parse_packed(&bytes) {
+                let again = Labels::from_pairs(&labels);
+                prop_assert_eq!(again.as_packed(), bytes);
+            }
+        }
+    }
 
     #[test]
     fn a_set_is_sorted_and_without_empty_values() {

@@ -16,8 +16,10 @@ pub use histogram::{
     CUSTOM_BUCKETS_SCHEMA, CounterResetHint, EXPONENTIAL_SCHEMA_MAX, EXPONENTIAL_SCHEMA_MIN, FloatHistogram, Histogram,
     HistogramError, Span,
 };
+#[cfg(feature = "wire")]
+pub(crate) use labels::put_packed_label;
 pub(crate) use labels::put_text;
-pub use labels::{Labels, LabelsBuilder, LabelsIter, METRIC_NAME};
+pub use labels::{LABEL_LONGEST, Labels, LabelsBuilder, LabelsIter, METRIC_NAME};
 pub use matcher::{MatchOp, Matcher, MatcherError, Reach};
 pub use metadata::{Metadata, MetricType};
 pub use sample::{STALE_NAN_BITS, Sample, Value, is_stale};
