@@ -1,7 +1,7 @@
 //! What can be wrong with a chunk.
 
 use super::Encoding;
-use crate::codec::OutOfBits;
+use crate::codec::{BitReader, OutOfBits};
 use crate::error::{Error, ErrorKind};
 
 /// Why a chunk cannot be read, or appended to. Offsets count from the start of the chunk's data; which file and which
@@ -46,9 +46,32 @@ pub enum ChunkError {
     /// Floats were asked of a chunk of histograms.
     #[error("a {} chunk holds no floats", .0.name())]
     NotFloats(Encoding),
+    /// A histogram to append has more or fewer buckets than its spans say.
+    #[error("the histogram's spans and buckets do not agree")]
+    Inconsistent,
     /// The sample count has no room for another sample.
     #[error("the chunk is full: {0} samples")]
     Full(usize),
+}
+
+impl ChunkError {
+    /// The outcome of reading a sample: `step` is what its reader says. What is beyond the end reads as zeros, so a cut
+    /// chunk is told first: any other complaint follows from it.
+    #[inline]
+    pub(super) fn after_sample(
+        encoding: Encoding,
+        sample: u16,
+        count: u16,
+        reader: &BitReader<'_>,
+        step: Result<(), &'static str>,
+    ) -> Result<(), Self> {
+        let (sample, count) = (usize::from(sample), usize::from(count));
+        match (reader.check(), step) {
+            (Ok(()), Ok(())) => Ok(()),
+            (Err(source), _) => Err(Self::Short { encoding, sample, count, source }),
+            (Ok(()), Err(what)) => Err(Self::Invalid { encoding, sample, bit_offset: reader.position(), what }),
+        }
+    }
 }
 
 impl From<ChunkError> for Error {
@@ -56,7 +79,7 @@ impl From<ChunkError> for Error {
         let kind = match error {
             ChunkError::UnknownEncoding(_) => ErrorKind::Unsupported,
             ChunkError::Header { .. } | ChunkError::Short { .. } | ChunkError::Invalid { .. } => ErrorKind::Corrupt,
-            ChunkError::NotFloats(_) => ErrorKind::InvalidInput,
+            ChunkError::NotFloats(_) | ChunkError::Inconsistent => ErrorKind::InvalidInput,
             ChunkError::Full(_) => ErrorKind::LimitExceeded,
         };
         Self::new(kind, error)

@@ -9,14 +9,22 @@
 #![warn(clippy::indexing_slicing)]
 
 mod error;
+mod histogram;
+mod start_time;
+mod varbit;
 mod xor;
+mod xor2;
 
 use bytes::Bytes;
 
 pub use error::ChunkError;
+pub use histogram::{
+    Appended, Appender, FloatHistogramAppender, Floats, HistogramAppender, HistogramIter, Integers, Kind, counter_reset,
+};
 pub use xor::{XorAppender, XorIter};
+pub use xor2::{Xor2Appender, Xor2Iter};
 
-use crate::model::Sample;
+use crate::model::{Sample, Value};
 
 /// How a chunk's bytes are to be read. The number is what stands in files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -129,6 +137,7 @@ pub fn sample_count(encoding: Encoding, data: &[u8]) -> Result<usize, ChunkError
 pub fn decode_floats(encoding: Encoding, data: &[u8], out: &mut FloatColumns) -> Result<(), ChunkError> {
     match encoding {
         Encoding::Xor => xor::decode(data, out),
+        Encoding::Xor2 => xor2::decode(data, out),
         _ => Err(ChunkError::NotFloats(encoding)),
     }
 }
@@ -138,7 +147,11 @@ pub fn decode_floats(encoding: Encoding, data: &[u8], out: &mut FloatColumns) ->
 pub fn samples(encoding: Encoding, data: &[u8]) -> ChunkIter<'_> {
     ChunkIter(match encoding {
         Encoding::Xor => Iter::Xor(XorIter::new(data)),
-        _ => Iter::Failed(Some(ChunkError::UnknownEncoding(encoding.byte()))),
+        Encoding::Xor2 => Iter::Xor2(Xor2Iter::new(data)),
+        Encoding::Histogram => Iter::Integers(Box::new(HistogramIter::new(data, false))),
+        Encoding::HistogramSt => Iter::Integers(Box::new(HistogramIter::new(data, true))),
+        Encoding::FloatHistogram => Iter::Floats(Box::new(HistogramIter::new(data, false))),
+        Encoding::FloatHistogramSt => Iter::Floats(Box::new(HistogramIter::new(data, true))),
     })
 }
 
@@ -149,7 +162,9 @@ pub struct ChunkIter<'a>(Iter<'a>);
 #[derive(Debug, Clone)]
 enum Iter<'a> {
     Xor(XorIter<'a>),
-    Failed(Option<ChunkError>),
+    Xor2(Xor2Iter<'a>),
+    Integers(Box<HistogramIter<'a, Integers>>),
+    Floats(Box<HistogramIter<'a, Floats>>),
 }
 
 impl Iterator for ChunkIter<'_> {
@@ -158,7 +173,11 @@ impl Iterator for ChunkIter<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         match &mut self.0 {
             Iter::Xor(iter) => iter.next().map(|sample| sample.map(|(t, v)| Sample::float(t, v))),
-            Iter::Failed(error) => error.take().map(Err),
+            Iter::Xor2(iter) => {
+                iter.next().map(|sample| sample.map(|(st, t, v)| Sample { t, st, value: Value::Float(v) }))
+            }
+            Iter::Integers(iter) => iter.next_sample(),
+            Iter::Floats(iter) => iter.next_sample(),
         }
     }
 }

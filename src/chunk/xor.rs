@@ -30,6 +30,12 @@ pub(super) struct Window {
     pub(super) trailing: u8,
 }
 
+impl Default for Window {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
 impl Window {
     /// No window was written yet. A reader takes it for the whole 64 bits, since Prometheus writes into a window that
     /// it never announced after it has taken up a chunk again.
@@ -37,19 +43,19 @@ impl Window {
 
     /// The window that fits `xor`, which is not 0. Only 31 leading zeros fit the five bits for them.
     #[inline]
-    fn around(xor: u64) -> Self {
+    pub(super) fn around(xor: u64) -> Self {
         Self { leading: xor.leading_zeros().min(31) as u8, trailing: xor.trailing_zeros() as u8 }
     }
 
     #[inline]
-    fn holds(self, inner: Self) -> bool {
+    pub(super) fn holds(self, inner: Self) -> bool {
         // NONE has more leading zeros than any.
         inner.leading >= self.leading && inner.trailing >= self.trailing
     }
 
     /// Bits inside.
     #[inline]
-    fn len(self) -> u32 {
+    pub(super) fn len(self) -> u32 {
         if self == Self::NONE { 64 } else { 64 - u32::from(self.leading) - u32::from(self.trailing) }
     }
 }
@@ -303,7 +309,6 @@ impl<'a> XorIter<'a> {
     }
 
     fn step(&mut self) -> Result<(), &'static str> {
-        const VARINT: &str = "a varint of more than 64 bits";
         match self.read {
             0 => {
                 self.t = self.reader.varint().ok_or(VARINT)?;
@@ -320,6 +325,7 @@ impl<'a> XorIter<'a> {
 }
 
 pub(super) const WIDE: &str = "a window of more than 64 bits";
+pub(super) const VARINT: &str = "a varint of more than 64 bits";
 
 #[inline]
 fn read_dod(reader: &mut BitReader<'_>) -> i64 {
@@ -345,20 +351,16 @@ impl Iterator for XorIter<'_> {
             return None;
         }
         let step = self.step();
-        // What is beyond the end reads as zeros, so a cut chunk is told first: the other complaint follows from it.
-        let (sample, count) = (usize::from(self.read), usize::from(self.count));
-        let error = match (self.reader.check(), step) {
-            (Ok(()), Ok(())) => {
+        match ChunkError::after_sample(Encoding::Xor, self.read, self.count, &self.reader, step) {
+            Ok(()) => {
                 self.read += 1;
-                return Some(Ok((self.t, f64::from_bits(self.value))));
+                Some(Ok((self.t, f64::from_bits(self.value))))
             }
-            (Err(source), _) => ChunkError::Short { encoding: Encoding::Xor, sample, count, source },
-            (Ok(()), Err(what)) => {
-                ChunkError::Invalid { encoding: Encoding::Xor, sample, bit_offset: self.reader.position(), what }
+            Err(error) => {
+                self.count = self.read;
+                Some(Err(error))
             }
-        };
-        self.count = self.read;
-        Some(Err(error))
+        }
     }
 }
 

@@ -13,8 +13,8 @@ mod time;
 
 pub use exemplar::Exemplar;
 pub use histogram::{
-    CUSTOM_BUCKETS_SCHEMA, CounterResetHint, EXPONENTIAL_SCHEMA_MAX, EXPONENTIAL_SCHEMA_MIN, FloatHistogram, Histogram,
-    HistogramError, Span,
+    Bucket, BucketIndices, CUSTOM_BUCKETS_SCHEMA, CounterResetHint, EXPONENTIAL_SCHEMA_MAX, EXPONENTIAL_SCHEMA_MIN,
+    FloatHistogram, Histogram, HistogramError, Span, bucket_bound,
 };
 #[cfg(feature = "wire")]
 pub(crate) use labels::put_packed_label;

@@ -7,6 +7,14 @@
 //! Histogram buckets   deltas: each count minus the one before it; FloatHistogram buckets: the counts themselves
 //! ```
 
+mod bounds;
+mod buckets;
+mod reshape;
+mod validate;
+
+pub use bounds::bucket_bound;
+pub use buckets::{Bucket, BucketIndices};
+
 /// The schema that says "the bounds are listed", Prometheus's "native histogram with custom buckets".
 pub const CUSTOM_BUCKETS_SCHEMA: i32 = -53;
 /// The coarsest exponential schema.
