@@ -176,16 +176,19 @@ impl SimHandle {
         Image { tree: disk.state.live.clone(), story: format!("operation {}: as it is", disk.log.len()) }
     }
 
-    /// Every moment so far at which a crash leaves something else than the moment before, oldest first.
+    /// Every moment so far at which a crash leaves something else than the moment before, oldest first; the last is now.
     pub fn crash_points(&self) -> impl Iterator<Item = CrashPoint> + use<> {
-        let (mut state, journal) = {
+        let (mut state, journal, now) = {
             let disk = self.disk.lock();
-            (disk.initial.clone(), disk.journal.clone())
+            (disk.initial.clone(), disk.journal.clone(), disk.log.len() as u64)
         };
-        journal.into_iter().map(move |(ops, event)| {
+        let events = journal.into_iter().map(|(ops, event)| (ops, Some(event)));
+        events.chain([(now, None)]).map(move |(ops, last)| {
             let before = state.clone();
-            state.apply(&event);
-            CrashPoint { ops, state: state.clone(), last: Some(event), before }
+            if let Some(event) = &last {
+                state.apply(event);
+            }
+            CrashPoint { ops, state: state.clone(), last, before }
         })
     }
 

@@ -194,6 +194,12 @@ impl Log {
         create_dir_durably(fs.as_ref(), dir).map_err(LogError::io("create", dir))?;
         let segments = list_segments(fs.as_ref(), dir).map_err(LogError::io("list", dir))?;
         let segment = segments.last().map_or(0, |last| last + 1);
+        // What this process found there, it builds on: samples that it will sync belong to series in there. The process
+        // that wrote it may have been killed before its own sync. Older segments were synced when they were left.
+        if let Some(last) = segments.last() {
+            let path = segment_path(dir, *last);
+            fs.open_append(&path).and_then(|mut file| file.sync()).map_err(LogError::io("sync", &path))?;
+        }
         let (file, sync) = create_segment(fs.as_ref(), dir, segment)?;
         Ok(Self {
             fs,

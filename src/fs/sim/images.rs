@@ -218,8 +218,8 @@ fn tears(pending: &[Pending], index: usize) -> Vec<Fate> {
         return Vec::new();
     };
     let len = bytes.len();
-    // The first boundary of sectors inside the write, if there is one.
-    let sector = (SECTOR - offset % SECTOR) % len.max(1);
+    // The first boundary of sectors inside the write; none is as good as its end.
+    let sector = (SECTOR - offset % SECTOR).min(len);
     let mut tears = vec![
         Fate::Cut(1),
         Fate::Cut(len / 2),
