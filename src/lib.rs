@@ -6,6 +6,7 @@ pub mod chunk;
 pub mod codec;
 pub mod error;
 pub mod fs;
+pub mod head;
 pub mod index;
 pub mod model;
 #[cfg(feature = "promql")]

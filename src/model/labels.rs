@@ -63,6 +63,11 @@ impl Labels {
         Some(Self { packed: Arc::from(packed) })
     }
 
+    /// The set whose packed form is `packed`, which came out of a set or a builder: it is not checked.
+    pub(crate) fn from_packed(packed: &[u8]) -> Self {
+        Self { packed: packed.into() }
+    }
+
     /// The labels in order of their names.
     #[must_use]
     pub fn iter(&self) -> LabelsIter<'_> {
@@ -177,6 +182,16 @@ pub struct LabelsIter<'a> {
 }
 
 impl<'a> LabelsIter<'a> {
+    /// The labels of a packed form that came out of a set or a builder.
+    pub(crate) fn of_packed(packed: &'a [u8]) -> Self {
+        Self { rest: packed }
+    }
+
+    /// The packed form of what is not iterated yet.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     fn text(&mut self) -> Option<&'a str> {
         let (&first, mut rest) = self.rest.split_first()?;
         let mut len = usize::from(first);

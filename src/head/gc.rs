@@ -1,0 +1,170 @@
+//! Forgetting what blocks have, and giving its memory back, while everybody goes on.
+//!
+//! ```text
+//! raise the floor   no sample before it is appended any more; what was under way is waited for: milliseconds
+//! drop chunks       those that end before it, unless an open reader may still ask for them
+//! mark              series without samples, so that whoever appends to one from now on notices
+//! remove            those still marked and empty when all appenders that were open at the marking are gone
+//! use again         a slot whose removal all readers and appenders of that time have outlived
+//! ```
+//!
+//! Nothing waits for a reader or an appender: what cannot be done yet is left for the next round.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use roaring::RoaringBitmap;
+use xxhash_rust::xxh64::xxh64;
+
+use super::Head;
+use super::label_index::{Pair, to_labels};
+
+/// Series that were marked when the clock of readers and appenders stood at `stamp`.
+#[derive(Debug)]
+pub(super) struct Marked {
+    stamp: u64,
+    ids: Vec<u32>,
+}
+
+/// What a round of collection did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Collected {
+    /// Chunks that were dropped.
+    pub chunks: u64,
+    /// Series that were removed.
+    pub series: u64,
+    /// Series that will be removed by a later round, unless somebody appends to them: an appender that is open may be
+    /// about to.
+    pub series_marked: u64,
+}
+
+impl Head {
+    /// Makes sure that no sample before `t` is appended any more: appenders that are open lose such samples at their
+    /// commit, and commits under way are waited for. Call it before a block up to `t` is cut.
+    pub fn raise_floor(&self, t: i64) {
+        self.floor.fetch_max(t, Ordering::AcqRel);
+        let last = self.isolation.last_commit();
+        let waiter = self.env.executor.waiter();
+        // A commit that began before and has not read the new floor yet is being applied: memory work alone.
+        while !self.isolation.commits_passed(last) {
+            waiter.wait(Duration::from_millis(1));
+        }
+    }
+
+    /// Drops the chunks that end before `t` and the series that have none left, in memory; readers that open from now on
+    /// see nothing before `t`. Call it when blocks have it all.
+    pub fn truncate_memory(&self, t: i64) -> Collected {
+        self.raise_floor(t);
+        self.truncated.fetch_max(t, Ordering::AcqRel);
+        self.collect()
+    }
+
+    /// Drops what [`truncate_memory`](Head::truncate_memory) left because somebody could still see it.
+    pub fn collect(&self) -> Collected {
+        let mut collected = self.remove_marked();
+        let truncated = self.truncated.load(Ordering::Acquire);
+        // Readers register, then look how far the head is truncated: one that is not seen here sees that.
+        let t = self.isolation.oldest_read(truncated);
+        let (mut oldest, mut ids) = (i64::MAX, Vec::new());
+        for id in 0..self.slots.end() {
+            let Some(series) = self.slots.get(id) else { continue };
+            let mut state = series.lock();
+            if state.labels().is_empty() {
+                continue;
+            }
+            collected.chunks += state.drop_before(series, t) as u64;
+            match state.oldest() {
+                Some(first) => oldest = oldest.min(first),
+                None if series.tag() & 1 == 0 => {
+                    series.mark_dying(&mut state);
+                    ids.push(id);
+                }
+                None => {}
+            }
+        }
+        self.counters.chunks.fetch_sub(collected.chunks, Ordering::Relaxed);
+        self.tombstones.drop_before(t);
+        if truncated > i64::MIN {
+            self.set_min_time(oldest, truncated);
+        }
+        self.marked.lock().push(Marked { stamp: self.isolation.stamp(), ids });
+        let removed = self.remove_marked();
+        collected.series += removed.series;
+        collected.series_marked = removed.series_marked;
+        collected
+    }
+
+    /// After a truncation to `truncated` the oldest sample is at `oldest`; a commit may add to it meanwhile.
+    fn set_min_time(&self, oldest: i64, truncated: i64) {
+        let before = self.min_time.load(Ordering::Acquire);
+        if before < truncated {
+            // An older one may have come since it was looked for, but none from before the floor.
+            let now = if oldest == i64::MAX { truncated } else { oldest.max(truncated) };
+            let _ = self.min_time.compare_exchange(before, now, Ordering::AcqRel, Ordering::Acquire);
+            self.max_time.fetch_max(truncated, Ordering::AcqRel);
+        }
+    }
+
+    fn remove_marked(&self) -> Collected {
+        let marked = std::mem::take(&mut *self.marked.lock());
+        let mut collected = Collected::default();
+        for Marked { stamp, ids } in marked {
+            if self.isolation.appenders_passed(stamp) {
+                collected.series += self.remove_series(&ids);
+            } else if !ids.is_empty() {
+                collected.series_marked += ids.len() as u64;
+                self.marked.lock().push(Marked { stamp, ids });
+            }
+        }
+        collected
+    }
+
+    /// Removes those of `ids` that are still marked and empty.
+    fn remove_series(&self, ids: &[u32]) -> u64 {
+        /// At a time: bounds the memory that a removal takes.
+        const BATCH: usize = 1 << 16;
+        let mut removed = 0;
+        for ids in ids.chunks(BATCH) {
+            let mut dead = RoaringBitmap::new();
+            let mut pairs: Vec<Arc<Pair>> = Vec::new();
+            let mut references = Vec::new();
+            let mut buffer = Vec::new();
+            for &id in ids {
+                let Some(series) = self.slots.get(id) else { continue };
+                // The shard is locked before the series, here as in a creation.
+                let hash = xxh64(to_labels(series.lock().labels(), &mut buffer).as_packed(), 0);
+                let mut shard = self.map.shard(hash);
+                let mut state = series.lock();
+                if series.tag() & 1 == 1 && state.is_empty() && !state.labels().is_empty() {
+                    shard.remove(hash, id);
+                    references.push(series.reference());
+                    pairs.extend(series.vacate(&mut state));
+                    dead.insert(id);
+                }
+            }
+            pairs.sort_unstable_by_key(|pair| Arc::as_ptr(pair).addr());
+            pairs.dedup_by(|a, b| Arc::ptr_eq(a, b));
+            self.labels.remove(&dead, &pairs);
+            self.tombstones.remove(&dead);
+            self.forget_references(&references);
+            let stamp = self.isolation.stamp();
+            for id in &dead {
+                self.slots.give_back(id, stamp);
+            }
+            removed += dead.len();
+        }
+        self.counters.series.fetch_sub(removed, Ordering::AcqRel);
+        self.counters.series_removed.fetch_add(removed, Ordering::Relaxed);
+        removed
+    }
+
+    /// Remembers that records of these series may stand in the log up to the segment that is written to: their series
+    /// records must stay as long.
+    fn forget_references(&self, references: &[u64]) {
+        if let Some(log) = &self.log {
+            let (segment, _) = log.position();
+            self.gone.lock().extend(references.iter().map(|reference| (*reference, segment)));
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! Label pairs, each stored once, with the series that have it.
+//!
+//! ```text
+//! names    name -> its values           one lock for the rare change
+//! values   value -> pair, a hash table  one lock a name
+//! pair     its packed bytes, and the ids of its series
+//! ```
+//!
+//! A series is a slice of references to its pairs: a pair's text is in memory once however many series have it. A pair
+//! is in the index as long as a series has it: it goes with the last one, under its name's lock, and its memory with it.
+//! Locks are held a name or a pair at a time, so series are created side by side, and a regular expression over one
+//! name's values runs on a snapshot and stops nobody.
+
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+use parking_lot::{Mutex, RwLock};
+use roaring::RoaringBitmap;
+use xxhash_rust::xxh64::xxh64;
+
+use super::postings::Postings;
+use crate::codec::FixedMap;
+use crate::error::Result;
+use crate::index::{self, PostingsSource};
+use crate::model::{Labels, LabelsIter};
+
+/// A label pair and the series that have it.
+#[derive(Debug)]
+pub(super) struct Pair {
+    /// The packed form of the set with this pair alone.
+    packed: Box<[u8]>,
+    postings: Mutex<Postings>,
+}
+
+impl Pair {
+    /// Its bytes in the packed form of a set.
+    pub(super) fn packed(&self) -> &[u8] {
+        &self.packed
+    }
+
+    /// Name and value.
+    pub(super) fn text(&self) -> (&str, &str) {
+        LabelsIter::of_packed(&self.packed).next().unwrap_or(("", ""))
+    }
+}
+
+/// The labels of a series.
+pub(super) type Pairs = Box<[Arc<Pair>]>;
+
+/// The set of `pairs`. `buffer` is memory to use again.
+pub(super) fn to_labels(pairs: &[Arc<Pair>], buffer: &mut Vec<u8>) -> Labels {
+    buffer.clear();
+    for pair in pairs {
+        buffer.extend_from_slice(pair.packed());
+    }
+    Labels::from_packed(buffer)
+}
+
+/// Whether `pairs` are those of the set with this packed form.
+pub(super) fn are_packed(pairs: &[Arc<Pair>], packed: &[u8]) -> bool {
+    let rest = pairs.iter().try_fold(packed, |rest, pair| rest.strip_prefix(pair.packed()));
+    rest.is_some_and(<[u8]>::is_empty)
+}
+
+/// Values in order of their text.
+type SortedPairs = Arc<[Arc<Pair>]>;
+
+#[derive(Debug, Default)]
+struct Values {
+    table: HashTable<Arc<Pair>>,
+    /// All of `table`, sorted, until the next change: made when a query asks.
+    sorted: Option<SortedPairs>,
+    /// Counts the changes.
+    version: u64,
+}
+
+impl Values {
+    fn changed(&mut self) {
+        self.sorted = None;
+        self.version += 1;
+    }
+}
+
+#[derive(Debug, Default)]
+struct NameIndex {
+    values: RwLock<Values>,
+}
+
+/// All label pairs of the head.
+#[derive(Debug, Default)]
+pub(super) struct LabelIndex {
+    names: RwLock<FixedMap<Box<str>, NameIndex>>,
+    all: Mutex<Postings>,
+}
+
+fn hash(packed: &[u8]) -> u64 {
+    xxh64(packed, 0)
+}
+
+impl NameIndex {
+    /// The pair with these bytes, `id` among its postings.
+    fn add(&self, packed: &[u8], id: u32) -> Arc<Pair> {
+        let hash = hash(packed);
+        if let Some(pair) = self.values.read().table.find(hash, |pair| pair.packed() == packed) {
+            // Under the lock of the table: nobody can find the pair empty and take it away meanwhile.
+            pair.postings.lock().add(id);
+            return Arc::clone(pair);
+        }
+        let mut values = self.values.write();
+        if let Some(pair) = values.table.find(hash, |pair| pair.packed() == packed) {
+            pair.postings.lock().add(id);
+            return Arc::clone(pair);
+        }
+        let pair = Arc::new(Pair { packed: packed.into(), postings: Mutex::new(Postings::One(id)) });
+        values.table.insert_unique(hash, Arc::clone(&pair), |pair| self::hash(pair.packed()));
+        values.changed();
+        pair
+    }
+
+    /// Takes out a pair if no series has it any more; whether any value is left.
+    fn remove_if_unused(&self, pair: &Pair) -> bool {
+        let mut values = self.values.write();
+        if pair.postings.lock().is_empty()
+            && let Ok(entry) =
+                values.table.find_entry(hash(pair.packed()), |other| std::ptr::eq(&raw const **other, pair))
+        {
+            entry.remove();
+            values.changed();
+            if values.table.len() * 4 < values.table.capacity() {
+                values.table.shrink_to(0, |pair| hash(pair.packed()));
+            }
+        }
+        !values.table.is_empty()
+    }
+
+    /// All values in order.
+    fn sorted(&self) -> SortedPairs {
+        let (mut pairs, version): (Vec<Arc<Pair>>, u64) = {
+            let values = self.values.read();
+            if let Some(sorted) = &values.sorted {
+                return Arc::clone(sorted);
+            }
+            (values.table.iter().cloned().collect(), values.version)
+        };
+        pairs.sort_unstable_by(|a, b| a.text().1.cmp(b.text().1));
+        let sorted: SortedPairs = pairs.into();
+        let mut values = self.values.write();
+        if values.version == version {
+            values.sorted = Some(Arc::clone(&sorted));
+        }
+        sorted
+    }
+}
+
+impl LabelIndex {
+    /// Enters series `id` with the labels of this packed form, and gives its pairs.
+    pub(super) fn add(&self, packed: &[u8], id: u32) -> Pairs {
+        let mut pairs = Vec::with_capacity(LabelsIter::of_packed(packed).count());
+        let mut names = self.names.read();
+        let mut labels = LabelsIter::of_packed(packed);
+        let mut rest = packed;
+        while let Some((name, _)) = labels.next() {
+            let (pair, after) = rest.split_at(rest.len() - labels.rest().len());
+            rest = after;
+            loop {
+                if let Some(index) = names.get(name) {
+                    // The names stay locked: a name without values is removed under the other kind of this lock.
+                    pairs.push(index.add(pair, id));
+                    break;
+                }
+                drop(names);
+                self.names.write().entry(name.into()).or_default();
+                names = self.names.read();
+            }
+        }
+        drop(names);
+        self.all.lock().add(id);
+        pairs.into()
+    }
+
+    /// Takes out the series in `dead`, whose pairs, all together, are `pairs`.
+    pub(super) fn remove(&self, dead: &RoaringBitmap, pairs: &[Arc<Pair>]) {
+        self.all.lock().subtract(dead);
+        let mut emptied_names = Vec::new();
+        {
+            let names = self.names.read();
+            for pair in pairs {
+                pair.postings.lock().subtract(dead);
+                let (name, _) = pair.text();
+                if names.get(name).is_some_and(|index| !index.remove_if_unused(pair)) {
+                    emptied_names.push(name);
+                }
+            }
+        }
+        if !emptied_names.is_empty() {
+            let mut names = self.names.write();
+            for name in emptied_names {
+                if names.get(name).is_some_and(|index| index.values.read().table.is_empty()) {
+                    names.remove(name);
+                }
+            }
+        }
+    }
+
+    /// All names, sorted.
+    pub(super) fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.names.read().keys().map(|name| String::from(&**name)).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// The pairs of `name` in order of their values.
+    fn sorted(&self, name: &str) -> Option<SortedPairs> {
+        self.names.read().get(name).map(NameIndex::sorted)
+    }
+
+    /// The values of `name`, sorted.
+    pub(super) fn values(&self, name: &str) -> Vec<String> {
+        self.sorted(name).iter().flat_map(|pairs| pairs.iter()).map(|pair| pair.text().1.to_owned()).collect()
+    }
+
+    /// The values of `name` with their postings, sorted.
+    pub(super) fn values_with_postings(&self, name: &str) -> Vec<(String, index::Postings)> {
+        let pairs = self.sorted(name);
+        let pairs = pairs.iter().flat_map(|pairs| pairs.iter());
+        pairs.map(|pair| (pair.text().1.to_owned(), pair.postings.lock().snapshot())).collect()
+    }
+
+    /// Calls `each` with every pair and how many series have it: for statistics.
+    pub(super) fn for_each_pair(&self, mut each: impl FnMut(&str, &str, u64)) {
+        for name in self.names() {
+            for pair in self.sorted(&name).iter().flat_map(|pairs| pairs.iter()) {
+                let (name, value) = pair.text();
+                each(name, value, pair.postings.lock().len());
+            }
+        }
+    }
+
+    /// Roughly how many bytes the index holds, and how many pairs.
+    pub(super) fn memory(&self) -> (usize, usize) {
+        let (mut bytes, mut pairs) = (self.all.lock().heap_bytes(), 0);
+        for (name, index) in self.names.read().iter() {
+            let values = index.values.read();
+            bytes += name.len() + size_of::<NameIndex>() + values.table.capacity() * 9;
+            bytes += values.sorted.as_ref().map_or(0, |sorted| sorted.len() * 8);
+            for pair in &values.table {
+                // An `Arc` has two counters beside its content.
+                bytes += size_of::<Pair>() + 16 + pair.packed.len() + pair.postings.lock().heap_bytes();
+            }
+            pairs += values.table.len();
+        }
+        (bytes, pairs)
+    }
+}
+
+impl PostingsSource for LabelIndex {
+    fn all(&self) -> Result<index::Postings> {
+        Ok(self.all.lock().snapshot())
+    }
+
+    fn postings(&self, name: &str, value: &str) -> Result<index::Postings> {
+        let packed = Labels::from_pairs([(name, value)]);
+        let packed = packed.as_packed();
+        let names = self.names.read();
+        let Some(index) = names.get(name) else { return Ok(index::Postings::empty()) };
+        let values = index.values.read();
+        let pair = values.table.find(hash(packed), |pair| pair.packed() == packed);
+        Ok(pair.map_or_else(index::Postings::empty, |pair| pair.postings.lock().snapshot()))
+    }
+
+    fn postings_where(
+        &self,
+        name: &str,
+        prefix: &str,
+        keep: &mut dyn FnMut(&str) -> bool,
+        take: &mut dyn FnMut(index::Postings),
+    ) -> Result<()> {
+        let Some(pairs) = self.sorted(name) else { return Ok(()) };
+        let start = pairs.partition_point(|pair| pair.text().1 < prefix);
+        for pair in pairs.iter().skip(start) {
+            let (_, value) = pair.text();
+            if !value.starts_with(prefix) {
+                break;
+            }
+            if keep(value) {
+                take(pair.postings.lock().snapshot());
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::postings_for_matchers;
+    use crate::model::{MatchOp, Matcher};
+    use proptest::prelude::*;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    fn add(index: &LabelIndex, id: u32, labels: &[(&str, &str)]) -> Pairs {
+        index.add(Labels::from_pairs(labels.iter().copied()).as_packed(), id)
+    }
+
+    fn remove(index: &LabelIndex, id: u32, pairs: Pairs) {
+        index.remove(&[id].into_iter().collect(), &pairs);
+    }
+
+    #[test]
+    fn a_pair_is_stored_once_and_goes_with_its_last_series() {
+        let index = LabelIndex::default();
+        let first = add(&index, 1, &[("a", "x"), ("b", "1")]);
+        let second = add(&index, 2, &[("a", "x"), ("b", "2")]);
+        assert!(Arc::ptr_eq(&first[0], &second[0]));
+        remove(&index, 1, first);
+        assert_eq!(index.values("b"), ["2"]);
+        assert_eq!(index.values("a"), ["x"]);
+        remove(&index, 2, second);
+        assert_eq!(index.names(), [""; 0]);
+    }
+
+    #[test]
+    fn churn_leaves_no_bytes_behind() {
+        let index = LabelIndex::default();
+        let mut after_round = Vec::new();
+        for round in 0..100_u32 {
+            let series: Vec<(u32, Pairs)> = (0..200)
+                .map(|n| {
+                    let id = round * 200 + n;
+                    let (pod, name) = (format!("pod-{id}"), format!("label_{}", id % 400));
+                    (id, add(&index, id, &[("job", "churn"), ("pod", &pod), (&name, "v")]))
+                })
+                .collect();
+            index.values("pod");
+            for (id, pairs) in series {
+                remove(&index, id, pairs);
+            }
+            after_round.push(index.memory().0);
+        }
+        assert!(after_round.iter().all(|bytes| *bytes <= after_round[0]), "{after_round:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn matchers_select_what_looking_at_every_series_does(
+            series in prop::collection::btree_map(0..60_u32, ("[xyz]{0,2}", "[pq]{0,1}"), 0..40),
+            dead in prop::collection::btree_set(0..60_u32, 0..20),
+            op in prop::sample::select(vec![MatchOp::Equal, MatchOp::NotEqual, MatchOp::Regex, MatchOp::NotRegex]),
+            value in "[xyz]{0,2}", other in "[pq]?") {
+            let index = LabelIndex::default();
+            let mut model = BTreeMap::new();
+            for (id, (a, b)) in &series {
+                let labels = Labels::from_pairs([("a", a.as_str()), ("b", b.as_str()), ("job", "j")]);
+                model.insert(*id, (labels.clone(), index.add(labels.as_packed(), *id)));
+            }
+            for id in dead {
+                if let Some((_, pairs)) = model.remove(&id) {
+                    remove(&index, id, pairs);
+                }
+            }
+            let pattern = if matches!(op, MatchOp::Regex | MatchOp::NotRegex) { format!("{value}.*") } else { value };
+            let matchers = [Matcher::new(op, "a", pattern).unwrap(), Matcher::equal("b", other)];
+            let got = postings_for_matchers(&index, &matchers).unwrap().into_vec();
+            let passes = |labels: &Labels| matchers.iter().all(|m| m.matches(labels.get(m.name()).unwrap_or("")));
+            let expected: Vec<u32> = model.iter().filter(|(_, (l, _))| passes(l)).map(|(id, _)| *id).collect();
+            prop_assert_eq!(got, expected);
+            let values: BTreeSet<String> = model.values().filter_map(|(l, _)| l.get("a")).map(String::from).collect();
+            prop_assert_eq!(index.values("a"), values.into_iter().collect::<Vec<_>>());
+        }
+    }
+}

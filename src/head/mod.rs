@@ -1,0 +1,310 @@
+//! The head: the window that is still written to, in memory, with the log behind it.
+//!
+//! A [`Head`] holds the newest few hours of every series. An [`Appender`] collects samples; its commit writes them to the
+//! log, then to the series' open chunks. A [`HeadReader`] sees all of a commit or nothing of it. When two hours are full,
+//! a [`RangeHead`] is what a block is written from, and [`Head::truncate`] forgets what the block has. After a crash the
+//! log is read back ([`Head::open`]).
+//!
+//! ```text
+//! label set -- series_map --> slot -- slab --> series: labels, full chunks, open chunk
+//! matchers -- label_index --> slots                   each label pair once, with its postings
+//! ```
+//!
+//! Nothing here stops the world. A slot is found without a lock; a sample is checked without one and applied under its
+//! series' own; label pairs, names and shards of the map have a lock each; a query copies what it needs of a postings
+//! list or a series and works outside. Memory is given back by counting who is still there, not by waiting for them:
+//! see `isolation` and `gc`.
+//!
+//! Two orders make it safe. A series' record is put into the log's queue before the series can be found, so it stands
+//! before every sample of it. And a commit is in the log before it is in memory, so a reader never saw what a crash
+//! forgets.
+
+#![warn(clippy::indexing_slicing)]
+
+mod appender;
+mod cut;
+mod error;
+mod gc;
+mod isolation;
+mod label_index;
+mod postings;
+mod range_head;
+mod reader;
+mod series;
+mod series_map;
+mod slab;
+mod stats;
+mod tombstones;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use xxhash_rust::xxh64::xxh64;
+
+use crate::codec::FixedMap;
+use crate::error::Result;
+use crate::fs::Env;
+use crate::model::LabelsIter;
+use crate::wal::{Log, LogOptions};
+
+pub use appender::{Appender, Committed};
+pub use error::Refusal;
+pub use gc::Collected;
+pub use range_head::RangeHead;
+pub use reader::HeadReader;
+pub use series::HeadChunk;
+pub use stats::{Cardinality, HeadStats};
+
+use appender::Buffers;
+use isolation::Isolation;
+use label_index::{LabelIndex, are_packed};
+use series::Series;
+use series_map::SeriesMap;
+use slab::Slab;
+use tombstones::HeadTombstones;
+
+/// What a head may hold and take.
+#[derive(Debug, Clone, Copy)]
+pub struct HeadOptions {
+    /// Milliseconds that a block cut from it spans; chunks never cross a multiple of it. Two hours.
+    pub chunk_range: i64,
+    /// How far ahead of the clock a sample may be, in milliseconds; `None`: any time. Ten minutes.
+    pub future_bound: Option<i64>,
+    /// The most series; `None`: no limit. Samples of series that exist are taken when it is reached.
+    pub max_series: Option<u64>,
+    /// The most exemplars kept, over all series; 0: none.
+    pub max_exemplars: usize,
+}
+
+impl Default for HeadOptions {
+    fn default() -> Self {
+        Self { chunk_range: 2 * 3_600_000, future_bound: Some(600_000), max_series: None, max_exemplars: 100_000 }
+    }
+}
+
+/// A series in this head, for appending to it without a look-up. Good as long as the series is; a stale one is noticed,
+/// and the labels that come with it are looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SeriesRef(u64);
+
+impl SeriesRef {
+    fn new(id: u32, tag: u32) -> Self {
+        Self(u64::from(tag) << 32 | u64::from(id))
+    }
+
+    fn id(self) -> u32 {
+        self.0 as u32
+    }
+
+    fn tag(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
+
+/// The mutable window of a database.
+pub struct Head {
+    env: Env,
+    options: HeadOptions,
+    log: Option<Log>,
+    slots: Slab<Series>,
+    map: SeriesMap,
+    labels: LabelIndex,
+    isolation: Isolation,
+    /// The last number given to a series in the log.
+    last_reference: AtomicU64,
+    /// The oldest sample's time; `i64::MAX` as long as there is none.
+    min_time: AtomicI64,
+    /// The newest sample's time; `i64::MIN` as long as there is none.
+    max_time: AtomicI64,
+    /// Nothing older is taken: it is in blocks.
+    floor: AtomicI64,
+    /// Readers see nothing older: it is in blocks, and being given back.
+    truncated: AtomicI64,
+    /// Series that are about to be removed.
+    marked: Mutex<Vec<gc::Marked>>,
+    /// Series that are gone, by their number in the log, and the last segment in which records of them may stand.
+    gone: Mutex<FixedMap<u64, u64>>,
+    tombstones: HeadTombstones,
+    counters: Counters,
+    /// Appenders' memory, to use again.
+    buffers: Mutex<Vec<Buffers>>,
+}
+
+/// What happened so far.
+#[derive(Debug, Default)]
+struct Counters {
+    series: AtomicU64,
+    series_created: AtomicU64,
+    series_removed: AtomicU64,
+    chunks: AtomicU64,
+    samples: AtomicU64,
+}
+
+impl fmt::Debug for Head {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Head")
+            .field("options", &self.options)
+            .field("counters", &self.counters)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Head {
+    /// A head that writes no log: for tests, and for data that can be had again.
+    #[must_use]
+    pub fn without_log(env: &Env, options: HeadOptions) -> Arc<Self> {
+        Arc::new(Self::new(env, options, None))
+    }
+
+    fn new(env: &Env, options: HeadOptions, log: Option<Log>) -> Self {
+        Self {
+            env: env.clone(),
+            options: HeadOptions { chunk_range: options.chunk_range.max(1), ..options },
+            log,
+            slots: Slab::default(),
+            map: SeriesMap::default(),
+            labels: LabelIndex::default(),
+            isolation: Isolation::default(),
+            last_reference: AtomicU64::new(0),
+            min_time: AtomicI64::new(i64::MAX),
+            max_time: AtomicI64::new(i64::MIN),
+            floor: AtomicI64::new(i64::MIN),
+            truncated: AtomicI64::new(i64::MIN),
+            marked: Mutex::default(),
+            gone: Mutex::default(),
+            tombstones: HeadTombstones::default(),
+            counters: Counters::default(),
+            buffers: Mutex::default(),
+        }
+    }
+
+    /// Opens the head whose log is in `dir`: reads the log back, then begins a new segment of it. Samples before `floor`
+    /// are in blocks already and are not read.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`, `Full`.
+    pub fn open(env: &Env, dir: &Path, options: HeadOptions, log: LogOptions, floor: i64) -> Result<Arc<Self>> {
+        let log = Log::open(env, dir, log)?;
+        let head = Self::new(env, options, Some(log));
+        head.floor.store(floor, Ordering::Release);
+        Ok(Arc::new(head))
+    }
+
+    /// Makes everything durable and ends the log. Appenders that are still open fail to commit from now on.
+    ///
+    /// # Errors
+    /// `Io`, `Full`.
+    pub fn close(&self) -> Result<()> {
+        if let Some(log) = &self.log {
+            log.commit(&[])?;
+            log.sync()?;
+        }
+        Ok(())
+    }
+
+    /// The oldest sample's time, in milliseconds; `None` if there is no sample.
+    #[must_use]
+    pub fn min_time(&self) -> Option<i64> {
+        Some(self.min_time.load(Ordering::Acquire)).filter(|t| *t != i64::MAX)
+    }
+
+    /// The newest sample's time, in milliseconds; `None` if there is no sample.
+    #[must_use]
+    pub fn max_time(&self) -> Option<i64> {
+        Some(self.max_time.load(Ordering::Acquire)).filter(|t| *t != i64::MIN)
+    }
+
+    /// Series in memory.
+    #[must_use]
+    pub fn series_count(&self) -> u64 {
+        self.counters.series.load(Ordering::Relaxed)
+    }
+
+    /// The log, if there is one.
+    #[must_use]
+    pub fn log(&self) -> Option<&Log> {
+        self.log.as_ref()
+    }
+
+    /// The series with the labels of this packed form, which is created if there is none.
+    fn get_or_create(&self, packed: &[u8]) -> Result<(SeriesRef, &Series), Refusal> {
+        if packed.is_empty() {
+            return Err(Refusal::NoLabels);
+        }
+        let hash = xxh64(packed, 0);
+        let mut shard = self.map.shard(hash);
+        if let Some((reference, series)) = self.find(&shard, hash, packed) {
+            return Ok((reference, series));
+        }
+        let limit = self.options.max_series.unwrap_or(u64::MAX);
+        if self.counters.series.fetch_add(1, Ordering::AcqRel) >= limit {
+            self.counters.series.fetch_sub(1, Ordering::AcqRel);
+            return Err(Refusal::SeriesLimit { limit });
+        }
+        let Some((id, series)) = self.slots.take(|stamp| self.isolation.everybody_passed(stamp)) else {
+            self.counters.series.fetch_sub(1, Ordering::AcqRel);
+            return Err(Refusal::SeriesLimit { limit: u64::from(u32::MAX) });
+        };
+        let pairs = self.labels.add(packed, id);
+        let reference = self.last_reference.fetch_add(1, Ordering::Relaxed) + 1;
+        let tag = series.occupy(&mut series.lock(), pairs, reference);
+        // Before anybody can find it: no sample of it can overtake it into the log.
+        if let Some(log) = &self.log {
+            log.add_series(reference, LabelsIter::of_packed(packed));
+        }
+        shard.insert(hash, id);
+        self.counters.series_created.fetch_add(1, Ordering::Relaxed);
+        Ok((SeriesRef::new(id, tag), series))
+    }
+
+    /// The series with these labels, if it is in `shard`.
+    fn find(&self, shard: &series_map::Shard, hash: u64, packed: &[u8]) -> Option<(SeriesRef, &Series)> {
+        let is_it = |id| self.slots.get(id).is_some_and(|series| are_packed(series.lock().labels(), packed));
+        let id = shard.find(hash, is_it)?;
+        let series = self.slots.get(id)?;
+        let mut tag = series.tag();
+        if tag & 1 == 1 {
+            // It was about to be removed, which takes this shard's lock.
+            tag = series.revive(&mut series.lock());
+        }
+        Some((SeriesRef::new(id, tag), series))
+    }
+
+    /// The series that `reference` stands for, unless it is gone.
+    #[inline]
+    fn known(&self, reference: SeriesRef) -> Option<&Series> {
+        let series = self.slots.get(reference.id())?;
+        let tag = series.tag();
+        if tag == reference.tag() {
+            return Some(series);
+        }
+        if tag == reference.tag() | 1 {
+            let mut state = series.lock();
+            if series.tag() & !1 == reference.tag() {
+                series.revive(&mut state);
+                return Some(series);
+            }
+        }
+        None
+    }
+
+    /// Samples before this cannot be appended by an appender that begins now; `None` if any can.
+    fn min_valid_time(&self) -> Option<i64> {
+        let floor = self.floor.load(Ordering::Acquire);
+        // What may be cut into a block next must not change any more.
+        let window = self.max_time().map(|newest| newest.saturating_sub(self.options.chunk_range / 2));
+        window.map(|window| window.max(floor)).or((floor > i64::MIN).then_some(floor))
+    }
+
+    /// Widens the head's span to what was appended.
+    fn cover(&self, min: i64, max: i64) {
+        self.min_time.fetch_min(min, Ordering::AcqRel);
+        self.max_time.fetch_max(max, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,164 @@
+//! A part of the head as a block: what a block is cut from.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::Head;
+use super::label_index::to_labels;
+use crate::block::{BlockRead, Symbols};
+use crate::chunk::{EncodedChunk, Encoding, XorAppender, samples};
+use crate::error::{Error, ErrorKind, Result};
+use crate::index::{ChunkMeta, SeriesId, postings_for_matchers};
+use crate::model::{Labels, Matcher, TimeRange, Value};
+
+/// The samples of the head in a span of time, without regard to who is still committing: nobody must be, in that span
+/// ([`Head::raise_floor`]). While it is there, nothing in the span is given back.
+#[derive(Debug)]
+pub struct RangeHead {
+    head: Arc<Head>,
+    range: TimeRange,
+    reader: u64,
+}
+
+impl Head {
+    /// The samples in `range` as a block. Samples before its end must not be appended any more.
+    #[must_use]
+    pub fn range_head(self: &Arc<Self>, range: TimeRange) -> RangeHead {
+        let (reader, _) = self.isolation.begin_read(range);
+        RangeHead { head: Arc::clone(self), range, reader }
+    }
+}
+
+impl Drop for RangeHead {
+    fn drop(&mut self) {
+        self.head.isolation.end_read(self.reader);
+    }
+}
+
+impl RangeHead {
+    /// The chunk without the samples outside the range; with the times of its first and last sample. `None`: it has none
+    /// inside.
+    fn trim(&self, chunk: &EncodedChunk) -> Result<Option<(TimeRange, EncodedChunk)>> {
+        let mut open = XorAppender::new();
+        let mut span: Option<TimeRange> = None;
+        for sample in samples(chunk.encoding, &chunk.data) {
+            let sample = sample?;
+            if self.range.contains(sample.t) {
+                let Value::Float(v) = sample.value else {
+                    return Err(Error::new(ErrorKind::Unsupported, "cutting through a chunk of histograms"));
+                };
+                open.append(sample.t, v)?;
+                span.get_or_insert(TimeRange::new(sample.t, sample.t)).max = sample.t;
+            }
+        }
+        Ok(span.map(|span| (span, EncodedChunk { encoding: Encoding::Xor, data: open.take().data })))
+    }
+
+    fn is_inside(&self, range: TimeRange) -> bool {
+        self.range.min <= range.min && range.max <= self.range.max
+    }
+}
+
+fn no_series(id: u32) -> Error {
+    Error::new(ErrorKind::InvalidInput, format!("no series {id} in the head"))
+}
+
+fn reference(id: u32, number: u32) -> u64 {
+    u64::from(id) << 32 | u64::from(number)
+}
+
+impl BlockRead for RangeHead {
+    fn time_range(&self) -> TimeRange {
+        self.range
+    }
+
+    fn label_names(&self) -> Result<Vec<String>> {
+        Ok(self.head.labels.names())
+    }
+
+    fn label_values(&self, name: &str) -> Result<Vec<String>> {
+        Ok(self.head.labels.values(name))
+    }
+
+    fn select(&self, matchers: &[Matcher]) -> Result<Vec<SeriesId>> {
+        let ids = postings_for_matchers(&self.head.labels, matchers)?.into_vec();
+        let mut buffer = Vec::new();
+        let mut sorted: Vec<(Labels, u32)> = Vec::with_capacity(ids.len());
+        for id in ids {
+            let Some(series) = self.head.slots.get(id) else { continue };
+            let state = series.lock();
+            if !state.labels().is_empty() {
+                sorted.push((to_labels(state.labels(), &mut buffer), id));
+            }
+        }
+        sorted.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        Ok(sorted.into_iter().map(|(_, id)| SeriesId(id)).collect())
+    }
+
+    fn series(&self, id: SeriesId, labels: &mut Labels, chunks: &mut Vec<ChunkMeta>) -> Result<()> {
+        chunks.clear();
+        let series = self.head.slots.get(id.0).ok_or_else(|| no_series(id.0))?;
+        let mut straddling = Vec::new();
+        {
+            let state = series.lock();
+            if state.labels().is_empty() {
+                return Err(no_series(id.0));
+            }
+            *labels = to_labels(state.labels(), &mut Vec::new());
+            state.ranges(series, self.range, |number, range| {
+                if !self.is_inside(range) {
+                    straddling.extend(state.chunk(series, number).map(|(_, chunk)| (chunks.len(), chunk)));
+                }
+                let reference = reference(id.0, number);
+                chunks.push(ChunkMeta { reference, min_time: range.min, max_time: range.max });
+            });
+        }
+        // From behind, since a chunk without samples inside goes.
+        for (index, chunk) in straddling.into_iter().rev() {
+            match (self.trim(&chunk)?, chunks.get_mut(index)) {
+                (Some((range, _)), Some(meta)) => (meta.min_time, meta.max_time) = (range.min, range.max),
+                _ => drop(chunks.remove(index)),
+            }
+        }
+        Ok(())
+    }
+
+    fn labels(&self, id: SeriesId) -> Result<Labels> {
+        let series = self.head.slots.get(id.0).ok_or_else(|| no_series(id.0))?;
+        Ok(to_labels(series.lock().labels(), &mut Vec::new()))
+    }
+
+    fn chunk(&self, meta: &ChunkMeta) -> Result<EncodedChunk> {
+        let (id, number) = ((meta.reference >> 32) as u32, meta.reference as u32);
+        let series = self.head.slots.get(id).ok_or_else(|| no_series(id))?;
+        let (range, chunk) = {
+            let state = series.lock();
+            state.chunk(series, number).ok_or_else(|| no_series(id))?
+        };
+        if self.is_inside(range) {
+            return Ok(chunk);
+        }
+        let trimmed = self.trim(&chunk)?;
+        trimmed.map(|(_, chunk)| chunk).ok_or_else(|| no_series(id))
+    }
+
+    fn tombstones(&self, id: SeriesId) -> Cow<'_, [TimeRange]> {
+        let mut ranges = Vec::new();
+        self.head.tombstones.hide(id.0, &mut ranges);
+        Cow::Owned(ranges)
+    }
+
+    fn symbols(&self) -> Result<Symbols<'_>> {
+        let mut symbols = BTreeSet::new();
+        self.head.labels.for_each_pair(|name, value, _| {
+            if !symbols.contains(name) {
+                symbols.insert(name.to_owned());
+            }
+            if !symbols.contains(value) {
+                symbols.insert(value.to_owned());
+            }
+        });
+        Ok(Box::new(symbols.into_iter().map(|symbol| Ok(Cow::Owned(symbol)))))
+    }
+}

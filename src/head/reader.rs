@@ -1,0 +1,94 @@
+//! Reading the head: a view of it at one moment, while it is written to.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::Head;
+use super::isolation::Snapshot;
+use super::label_index::to_labels;
+use super::series::HeadChunk;
+use crate::error::Result;
+use crate::index::{SeriesId, postings_for_matchers};
+use crate::model::{Labels, Matcher, TimeRange};
+
+/// A view of the head: what was committed when it was made. Keeps what it can see from being given back, and stops
+/// nobody.
+#[derive(Debug)]
+pub struct HeadReader {
+    head: Arc<Head>,
+    id: u64,
+    snapshot: Arc<Snapshot>,
+    range: TimeRange,
+}
+
+impl Head {
+    /// A view of the samples in `range`.
+    #[must_use]
+    pub fn reader(self: &Arc<Self>, range: TimeRange) -> HeadReader {
+        let (id, snapshot) = self.isolation.begin_read(range);
+        // Looked at after the registration: what is not truncated now stays as long as this reader.
+        let range = TimeRange::new(range.min.max(self.truncated.load(Ordering::Acquire)), range.max);
+        HeadReader { head: Arc::clone(self), id, snapshot, range }
+    }
+}
+
+impl Drop for HeadReader {
+    fn drop(&mut self) {
+        self.head.isolation.end_read(self.id);
+    }
+}
+
+impl HeadReader {
+    /// The span of time that it looks at.
+    #[must_use]
+    pub fn range(&self) -> TimeRange {
+        self.range
+    }
+
+    /// The series that pass all `matchers`, with their labels, in label order.
+    ///
+    /// # Errors
+    /// None of its own; it is fallible as every source is.
+    pub fn select(&self, matchers: &[Matcher]) -> Result<Vec<(SeriesId, Labels)>> {
+        let ids = postings_for_matchers(&self.head.labels, matchers)?.into_vec();
+        let mut buffer = Vec::new();
+        let mut selected = Vec::with_capacity(ids.len());
+        for id in ids {
+            let Some(series) = self.head.slots.get(id) else { continue };
+            let state = series.lock();
+            // A slot that is being filled or was just emptied has no labels.
+            if !state.labels().is_empty() {
+                selected.push((SeriesId(id), to_labels(state.labels(), &mut buffer)));
+            }
+        }
+        selected.sort_unstable_by(|(_, a), (_, b)| a.cmp(b));
+        Ok(selected)
+    }
+
+    /// Overwrites `chunks` with a series' chunks that touch the range, oldest first, and `hide` with what of them must
+    /// not be seen: spans, ascending, that do not touch each other. Samples outside [`range`](HeadReader::range) are to
+    /// be hidden too: blocks have them.
+    pub fn chunks(&self, id: SeriesId, chunks: &mut Vec<HeadChunk>, hide: &mut Vec<TimeRange>) {
+        chunks.clear();
+        hide.clear();
+        let Some(series) = self.head.slots.get(id.0) else { return };
+        {
+            let state = series.lock();
+            state.hidden(&self.snapshot, hide);
+            state.read(series, self.range, chunks);
+        }
+        self.head.tombstones.hide(id.0, hide);
+    }
+
+    /// All label names, ascending.
+    #[must_use]
+    pub fn label_names(&self) -> Vec<String> {
+        self.head.labels.names()
+    }
+
+    /// All values of the label `name`, ascending.
+    #[must_use]
+    pub fn label_values(&self, name: &str) -> Vec<String> {
+        self.head.labels.values(name)
+    }
+}

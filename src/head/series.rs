@@ -1,0 +1,332 @@
+//! A series: its labels, its full chunks, and the open one.
+//!
+//! What an append asks first (is this the series I mean, is the sample newer than its newest) stands outside the lock,
+//! so that checking a sample locks nothing. Everything else stands under one lock of a byte, taken once a sample at
+//! commit, and once a query.
+
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::cut::{MAX_FLOAT_BYTES, SAMPLES_PER_CHUNK, predict_end, range_end};
+use super::error::Refusal;
+use super::isolation::{History, Snapshot, Ticket};
+use super::label_index::Pairs;
+use crate::chunk::{EncodedChunk, XorAppender};
+use crate::model::TimeRange;
+
+/// A slot for a series. A slot without labels is free.
+#[derive(Debug)]
+pub(super) struct Series {
+    /// The generation: even, and another one each time the slot is used. One more while the series is about to be
+    /// removed; whoever meets that looks again under the lock.
+    tag: AtomicU32,
+    /// The newest sample's time; `i64::MIN` before the first. Changed under the lock.
+    newest: AtomicI64,
+    /// The series' number in the log.
+    reference: AtomicU64,
+    state: Mutex<SeriesState>,
+}
+
+/// What the lock protects.
+#[derive(Debug, Default)]
+pub(super) struct SeriesState {
+    labels: Pairs,
+    open: Open,
+    /// When the open chunk began.
+    open_since: i64,
+    /// When the open chunk must end.
+    next_at: i64,
+    /// Chunks that are full, ascending.
+    full: Vec<FullChunk>,
+    /// The number of the first chunk: how many were dropped before it.
+    first_number: u32,
+    history: History,
+}
+
+/// The chunk that grows.
+#[derive(Debug, Default)]
+enum Open {
+    /// None yet.
+    #[default]
+    None,
+    /// Of floats.
+    Float(XorAppender),
+}
+
+/// A chunk that takes no more samples.
+#[derive(Debug, Clone)]
+struct FullChunk {
+    range: TimeRange,
+    chunk: EncodedChunk,
+}
+
+/// A chunk as a reader gets it.
+#[derive(Debug, Clone)]
+pub struct HeadChunk {
+    /// Its number in its series; does not change as long as the chunk is there.
+    pub number: u32,
+    /// From its first to its last sample.
+    pub range: TimeRange,
+    /// The samples.
+    pub chunk: EncodedChunk,
+}
+
+/// What became of a sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Applied {
+    /// It is in the open chunk.
+    Appended,
+    /// It is in a new open chunk.
+    NewChunk,
+    /// It was there already.
+    Same,
+}
+
+impl Default for Series {
+    fn default() -> Self {
+        Self {
+            tag: AtomicU32::new(0),
+            newest: AtomicI64::new(i64::MIN),
+            reference: AtomicU64::new(0),
+            state: Mutex::default(),
+        }
+    }
+}
+
+impl Series {
+    /// Locks the series.
+    #[inline]
+    pub(super) fn lock(&self) -> MutexGuard<'_, SeriesState> {
+        self.state.lock()
+    }
+
+    /// The generation; odd while the series is about to be removed.
+    #[inline]
+    pub(super) fn tag(&self) -> u32 {
+        self.tag.load(Ordering::Acquire)
+    }
+
+    /// The series' number in the log.
+    #[inline]
+    pub(super) fn reference(&self) -> u64 {
+        self.reference.load(Ordering::Relaxed)
+    }
+
+    /// The newest sample's time; `i64::MIN` if there is none.
+    #[inline]
+    pub(super) fn newest(&self) -> i64 {
+        self.newest.load(Ordering::Acquire)
+    }
+
+    /// Makes the slot a series, under its lock; gives the generation.
+    pub(super) fn occupy(&self, state: &mut SeriesState, labels: Pairs, reference: u64) -> u32 {
+        state.labels = labels;
+        self.reference.store(reference, Ordering::Relaxed);
+        // Slots begin at 0, which no reference has; a removal leaves the next even number.
+        let tag = self.tag().max(2);
+        self.tag.store(tag, Ordering::Release);
+        tag
+    }
+
+    /// Marks the series as about to be removed, under its lock.
+    pub(super) fn mark_dying(&self, _state: &mut SeriesState) {
+        self.tag.fetch_or(1, Ordering::AcqRel);
+    }
+
+    /// Takes the mark away, under the lock; gives the generation.
+    pub(super) fn revive(&self, _state: &mut SeriesState) -> u32 {
+        self.tag.fetch_and(!1, Ordering::AcqRel) & !1
+    }
+
+    /// Empties the slot, under its lock; gives the labels it had.
+    pub(super) fn vacate(&self, state: &mut SeriesState) -> Pairs {
+        let tag = (self.tag() & !1).wrapping_add(2);
+        // Never 0: that is a slot without a past.
+        self.tag.store(if tag == 0 { 2 } else { tag }, Ordering::Release);
+        self.newest.store(i64::MIN, Ordering::Release);
+        self.reference.store(0, Ordering::Relaxed);
+        std::mem::take(state).labels
+    }
+
+    /// Whether a sample that is newer than all others fits; `false` says to ask [`SeriesState::check_float`].
+    #[inline]
+    pub(super) fn is_newer(&self, t: i64) -> bool {
+        t > self.newest()
+    }
+}
+
+impl SeriesState {
+    /// The labels; none if the slot is free.
+    pub(super) fn labels(&self) -> &Pairs {
+        &self.labels
+    }
+
+    /// Whether a float can be appended.
+    ///
+    /// # Errors
+    /// `Duplicate` or `OutOfOrder`.
+    pub(super) fn check_float(&self, series: &Series, t: i64, v: f64) -> Result<Applied, Refusal> {
+        let newest = series.newest();
+        if t > newest {
+            return Ok(Applied::Appended);
+        }
+        match &self.open {
+            _ if t < newest => Err(Refusal::OutOfOrder { t, newest }),
+            Open::Float(open) if open.last().is_some_and(|(_, last)| last.to_bits() == v.to_bits()) => {
+                Ok(Applied::Same)
+            }
+            _ => Err(Refusal::Duplicate { t }),
+        }
+    }
+
+    /// Appends a float.
+    ///
+    /// # Errors
+    /// As [`check_float`](SeriesState::check_float).
+    #[inline]
+    pub(super) fn append_float(
+        &mut self,
+        series: &Series,
+        ticket: &Ticket,
+        chunk_range: i64,
+        t: i64,
+        v: f64,
+    ) -> Result<Applied, Refusal> {
+        let newest = series.newest();
+        if t <= newest {
+            return self.check_float(series, t, v);
+        }
+        self.history.note(ticket, newest);
+        let mut applied = Applied::Appended;
+        if !self.takes_float(newest, t) {
+            self.cut(newest);
+            applied = Applied::NewChunk;
+            self.open = Open::Float(XorAppender::new());
+            self.open_since = t;
+            self.next_at = range_end(t, chunk_range);
+        }
+        if let Open::Float(open) = &mut self.open {
+            // Full at 65,535 samples; chunks are cut at 240.
+            let _ = open.append(t, v);
+        }
+        series.newest.store(t, Ordering::Release);
+        Ok(applied)
+    }
+
+    /// Whether the open chunk takes a float at `t`; predicts its end when it is time to.
+    #[inline]
+    fn takes_float(&mut self, newest: i64, t: i64) -> bool {
+        let Open::Float(open) = &self.open else { return false };
+        if open.len_bytes() > MAX_FLOAT_BYTES {
+            return false;
+        }
+        let samples = open.sample_count();
+        if samples == SAMPLES_PER_CHUNK / 4 {
+            self.next_at = predict_end(self.open_since, newest, self.next_at, 4.0);
+        }
+        // Twice as many samples as meant: the prediction was wrong, they come faster now.
+        t < self.next_at && samples < 2 * SAMPLES_PER_CHUNK
+    }
+
+    /// Puts the open chunk, whose last sample is at `newest`, to the full ones.
+    fn cut(&mut self, newest: i64) {
+        let chunk = match &mut self.open {
+            Open::None => return,
+            Open::Float(open) => open.take(),
+        };
+        self.full.push(FullChunk { range: TimeRange::new(self.open_since, newest), chunk });
+        self.open = Open::None;
+    }
+
+    /// Appends the chunks that touch `range` to `chunks`, oldest first. The open one is copied as it is now.
+    pub(super) fn read(&self, series: &Series, range: TimeRange, chunks: &mut Vec<HeadChunk>) {
+        for (number, full) in (self.first_number..).zip(&self.full) {
+            if full.range.overlaps(&range) {
+                chunks.push(HeadChunk { number, range: full.range, chunk: full.chunk.clone() });
+            }
+        }
+        let open_range = TimeRange::new(self.open_since, series.newest());
+        if let Some(chunk) = Some(&self.open).filter(|_| open_range.overlaps(&range)).and_then(Open::copy) {
+            let number = self.first_number + self.full.len() as u32;
+            chunks.push(HeadChunk { number, range: open_range, chunk });
+        }
+    }
+
+    /// Calls `each` with the number and the range of all chunks that touch `range`, oldest first.
+    pub(super) fn ranges(&self, series: &Series, range: TimeRange, mut each: impl FnMut(u32, TimeRange)) {
+        let open = (!matches!(self.open, Open::None)).then(|| TimeRange::new(self.open_since, series.newest()));
+        let ranges = self.full.iter().map(|full| full.range).chain(open);
+        (self.first_number..).zip(ranges).filter(|(_, own)| own.overlaps(&range)).for_each(|(n, own)| each(n, own));
+    }
+
+    /// The chunk with this number and its span, if it is still there.
+    pub(super) fn chunk(&self, series: &Series, number: u32) -> Option<(TimeRange, EncodedChunk)> {
+        let index = number.checked_sub(self.first_number)? as usize;
+        match self.full.get(index) {
+            Some(full) => Some((full.range, full.chunk.clone())),
+            None if index == self.full.len() => {
+                Some((TimeRange::new(self.open_since, series.newest()), self.open.copy()?))
+            }
+            None => None,
+        }
+    }
+
+    /// Adds what `snapshot` must not see to `hide`.
+    pub(super) fn hidden(&self, snapshot: &Snapshot, hide: &mut Vec<TimeRange>) {
+        self.history.hidden(snapshot, hide);
+    }
+
+    /// Drops chunks that end before `t`; how many.
+    pub(super) fn drop_before(&mut self, series: &Series, t: i64) -> usize {
+        let mut dropped = self.full.partition_point(|full| full.range.max < t);
+        self.full.drain(..dropped);
+        if self.full.is_empty() && series.newest() < t && !matches!(self.open, Open::None) {
+            self.open = Open::None;
+            dropped += 1;
+        }
+        if self.full.is_empty() {
+            self.full.shrink_to_fit();
+        }
+        self.first_number = self.first_number.wrapping_add(dropped as u32);
+        dropped
+    }
+
+    /// Whether there is no sample.
+    pub(super) fn is_empty(&self) -> bool {
+        self.full.is_empty() && matches!(self.open, Open::None)
+    }
+
+    /// The first sample's time, if there is one.
+    pub(super) fn oldest(&self) -> Option<i64> {
+        match (self.full.first(), &self.open) {
+            (Some(full), _) => Some(full.range.min),
+            (None, Open::None) => None,
+            (None, _) => Some(self.open_since),
+        }
+    }
+
+    /// Chunks, the open one included.
+    pub(super) fn chunk_count(&self) -> usize {
+        self.full.len() + usize::from(!matches!(self.open, Open::None))
+    }
+
+    /// Bytes beside the slot: labels' references, chunks, records.
+    pub(super) fn heap_bytes(&self) -> usize {
+        let full: usize = self.full.iter().map(|full| full.chunk.data.len()).sum();
+        let open = match &self.open {
+            Open::None => 0,
+            Open::Float(open) => open.capacity(),
+        };
+        self.labels.len() * 8 + self.full.capacity() * size_of::<FullChunk>() + full + open + self.history.heap_bytes()
+    }
+}
+
+impl Open {
+    fn copy(&self) -> Option<EncodedChunk> {
+        match self {
+            Self::None => None,
+            Self::Float(open) => Some(open.to_chunk()),
+        }
+    }
+}

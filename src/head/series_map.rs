@@ -1,0 +1,102 @@
+//! From a label set to its series.
+//!
+//! Sharded by hash, each shard a table of (hash, slot) pairs: eight bytes an entry. The labels themselves are looked at
+//! on a hit alone, in the slot.
+
+use hashbrown::HashTable;
+use parking_lot::{Mutex, MutexGuard};
+
+const SHARDS: usize = 128;
+
+/// One shard. Whoever creates a series holds it from the look-up to the entry.
+#[derive(Debug, Default)]
+pub(super) struct Shard {
+    table: HashTable<Entry>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    hash: u32,
+    id: u32,
+}
+
+/// All shards.
+#[derive(Debug)]
+pub(super) struct SeriesMap {
+    shards: Box<[Mutex<Shard>]>,
+}
+
+impl Default for SeriesMap {
+    fn default() -> Self {
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
+    }
+}
+
+/// The part of the hash that is stored: the shard comes from the other end.
+fn stored(hash: u64) -> u32 {
+    (hash >> 32) as u32
+}
+
+/// Spreads the stored part over all 64 bits, since the table takes its bits from both ends.
+fn spread(stored: u32) -> u64 {
+    u64::from(stored).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+impl SeriesMap {
+    /// Locks the shard of a label set.
+    pub(super) fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
+        // The count is a power of two and there is at least one.
+        self.shards[hash as usize % SHARDS].lock()
+    }
+
+    /// Roughly how many bytes it holds.
+    pub(super) fn bytes(&self) -> usize {
+        let shard = |shard: &Mutex<Shard>| {
+            // An eighth of the buckets is never filled; each has a control byte.
+            shard.lock().table.capacity() * 8 / 7 * (size_of::<Entry>() + 1) + size_of::<Mutex<Shard>>()
+        };
+        self.shards.iter().map(shard).sum()
+    }
+}
+
+impl Shard {
+    /// The slot with this hash that `is_it` says has the labels.
+    #[inline]
+    pub(super) fn find(&self, hash: u64, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
+        let wanted = stored(hash);
+        self.table.find(spread(wanted), |entry| entry.hash == wanted && is_it(entry.id)).map(|entry| entry.id)
+    }
+
+    /// Enters a slot that is not there.
+    pub(super) fn insert(&mut self, hash: u64, id: u32) {
+        let entry = Entry { hash: stored(hash), id };
+        self.table.insert_unique(spread(entry.hash), entry, |entry| spread(entry.hash));
+    }
+
+    /// Takes a slot out.
+    pub(super) fn remove(&mut self, hash: u64, id: u32) {
+        if let Ok(entry) = self.table.find_entry(spread(stored(hash)), |entry| entry.id == id) {
+            entry.remove();
+            if self.table.len() * 4 < self.table.capacity() {
+                self.table.shrink_to(0, |entry| spread(entry.hash));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_with_equal_hashes_are_told_apart_by_their_labels() {
+        let map = SeriesMap::default();
+        map.shard(42).insert(42, 1);
+        map.shard(42).insert(42, 2);
+        assert_eq!(map.shard(42).find(42, |id| id == 2), Some(2));
+        assert_eq!(map.shard(42).find(42, |_| false), None);
+        map.shard(42).remove(42, 2);
+        assert_eq!(map.shard(42).find(42, |id| id == 2), None);
+        assert_eq!(map.shard(42).find(42, |_| true), Some(1));
+    }
+}

@@ -1,0 +1,87 @@
+//! The head as a whole.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::chunk::samples;
+use crate::error::ErrorKind;
+use crate::model::{Labels, TimeRange, Value};
+
+fn head(options: HeadOptions) -> Arc<Head> {
+    Head::without_log(&Env::real(), HeadOptions { future_bound: None, ..options })
+}
+
+fn labels(n: u32) -> Labels {
+    Labels::from_pairs([("__name__", "m"), ("n", &n.to_string())])
+}
+
+/// Everything a reader sees: labels and samples.
+fn everything(reader: &HeadReader) -> Vec<(Labels, Vec<(i64, u64)>)> {
+    let mut all = Vec::new();
+    for (id, labels) in reader.select(&[]).unwrap() {
+        let (mut chunks, mut hide) = (Vec::new(), Vec::new());
+        reader.chunks(id, &mut chunks, &mut hide);
+        let mut series = Vec::new();
+        for chunk in chunks {
+            for sample in samples(chunk.chunk.encoding, &chunk.chunk.data) {
+                let sample = sample.unwrap();
+                let Value::Float(v) = sample.value else { panic!("floats alone were appended") };
+                if !hide.iter().any(|range| range.contains(sample.t)) {
+                    series.push((sample.t, v.to_bits()));
+                }
+            }
+        }
+        if !series.is_empty() {
+            all.push((labels, series));
+        }
+    }
+    all
+}
+
+#[test]
+fn what_is_committed_can_be_read_and_what_is_rolled_back_cannot() {
+    let head = head(HeadOptions::default());
+    let mut appender = head.appender();
+    let reference = appender.append(None, &labels(1), 1000, 1.0).unwrap();
+    appender.append(Some(reference), &labels(1), 2000, 2.0).unwrap();
+    assert_eq!(everything(&head.reader(TimeRange::ALL)), []);
+    assert_eq!(appender.commit().unwrap(), Committed { appended: 2, same: 0, lost: 0 });
+    let mut appender = head.appender();
+    appender.append(Some(reference), &labels(1), 3000, 3.0).unwrap();
+    appender.append(None, &labels(2), 3000, 3.0).unwrap();
+    appender.rollback();
+    let expected = vec![(labels(1), vec![(1000, 1.0_f64.to_bits()), (2000, 2.0_f64.to_bits())])];
+    assert_eq!(everything(&head.reader(TimeRange::ALL)), expected);
+    assert_eq!((head.min_time(), head.max_time()), (Some(1000), Some(2000)));
+}
+
+#[test]
+fn each_kind_of_bad_sample_is_refused_for_what_it_is_and_its_neighbours_are_kept() {
+    let options = HeadOptions { max_series: Some(2), chunk_range: 1000, ..HeadOptions::default() };
+    let head = head(options);
+    let mut appender = head.appender();
+    appender.append(None, &labels(1), 10_000, 1.0).unwrap();
+    appender.commit().unwrap();
+
+    let mut appender = head.appender();
+    appender.append(None, &labels(2), 10_000, 2.0).unwrap();
+    let mut refused = |labels: &Labels, t, v| appender.append(None, labels, t, v).map_err(|error| error.kind());
+    assert!(refused(&labels(1), 10_000, 1.0).is_ok(), "the same sample again");
+    assert_eq!(refused(&labels(1), 10_000, 1.5), Err(ErrorKind::Duplicate));
+    assert_eq!(refused(&labels(1), 9_999, 1.0), Err(ErrorKind::OutOfOrder));
+    assert_eq!(refused(&labels(1), 9_499, 1.0), Err(ErrorKind::TooOld));
+    assert_eq!(refused(&labels(3), 10_000, 1.0), Err(ErrorKind::LimitExceeded));
+    assert_eq!(refused(&Labels::empty(), 10_000, 1.0), Err(ErrorKind::InvalidInput));
+    assert!(refused(&labels(1), 10_001, 1.0).is_ok());
+    assert_eq!(appender.commit().unwrap(), Committed { appended: 2, same: 0, lost: 0 });
+}
+
+#[test]
+fn a_sample_far_ahead_of_the_clock_is_refused() {
+    let env = Env::real();
+    let head = Head::without_log(&env, HeadOptions::default());
+    let mut appender = head.appender();
+    let far = env.clock.now_ms() + 700_000;
+    assert_eq!(appender.append(None, &labels(1), far, 1.0).unwrap_err().kind(), ErrorKind::TooFarAhead);
+    appender.append(None, &labels(1), far - 200_000, 1.0).unwrap();
+}

@@ -1,0 +1,81 @@
+//! Deletions in the head: spans of time that a series hides until they are cut into a block without them.
+
+use parking_lot::Mutex;
+use roaring::RoaringBitmap;
+
+use crate::codec::FixedMap;
+use crate::model::TimeRange;
+
+/// Deleted spans by slot.
+#[derive(Debug, Default)]
+pub(super) struct HeadTombstones {
+    by_id: Mutex<FixedMap<u32, Vec<TimeRange>>>,
+}
+
+impl HeadTombstones {
+    /// Deletes a span of a series.
+    pub(super) fn add(&self, id: u32, range: TimeRange) {
+        let mut by_id = self.by_id.lock();
+        let ranges = by_id.entry(id).or_default();
+        ranges.push(range);
+        *ranges = normalized(std::mem::take(ranges));
+    }
+
+    /// Adds a series' deleted spans to `hide`, and brings that into order.
+    pub(super) fn hide(&self, id: u32, hide: &mut Vec<TimeRange>) {
+        let by_id = self.by_id.lock();
+        if let Some(ranges) = by_id.get(&id) {
+            hide.extend_from_slice(ranges);
+            *hide = normalized(std::mem::take(hide));
+        }
+    }
+
+    /// Forgets spans that end before `t`.
+    pub(super) fn drop_before(&self, t: i64) {
+        self.by_id.lock().retain(|_, ranges| {
+            ranges.retain(|range| range.max >= t);
+            !ranges.is_empty()
+        });
+    }
+
+    /// Forgets series.
+    pub(super) fn remove(&self, dead: &RoaringBitmap) {
+        self.by_id.lock().retain(|id, _| !dead.contains(*id));
+    }
+}
+
+/// The same span of time as ascending ranges that do not touch.
+fn normalized(mut ranges: Vec<TimeRange>) -> Vec<TimeRange> {
+    ranges.sort_unstable_by_key(|range| range.min);
+    let mut out: Vec<TimeRange> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        match out.last_mut() {
+            Some(last) if range.min <= last.max.saturating_add(1) => last.max = last.max.max(range.max),
+            _ => out.push(range),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_that_touch_become_one_and_old_ones_go() {
+        let tombstones = HeadTombstones::default();
+        for (min, max) in [(50, 60), (10, 20), (21, 30), (100, i64::MAX), (55, 58)] {
+            tombstones.add(1, TimeRange::new(min, max));
+        }
+        let mut hide = vec![TimeRange::new(61, 70)];
+        tombstones.hide(1, &mut hide);
+        assert_eq!(hide, [(10, 30), (50, 70), (100, i64::MAX)].map(|(min, max)| TimeRange::new(min, max)));
+        tombstones.drop_before(61);
+        let mut hide = Vec::new();
+        tombstones.hide(1, &mut hide);
+        assert_eq!(hide, [TimeRange::new(100, i64::MAX)]);
+        tombstones.remove(&[1].into_iter().collect());
+        tombstones.hide(1, &mut hide);
+        assert_eq!(hide.len(), 1);
+    }
+}
