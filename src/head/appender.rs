@@ -102,7 +102,7 @@ impl Appender {
         let head = &*self.head;
         let (series_ref, series) = match reference.and_then(|reference| Some((reference, head.known(reference)?))) {
             Some(known) => known,
-            None => head.get_or_create(packed)?,
+            None => head.get_or_create(packed, None)?,
         };
         if !series.is_newer(t) && series.lock().check_float(series, t, v)? == Applied::Same {
             return Ok(series_ref);

@@ -17,8 +17,8 @@ use std::time::Duration;
 use roaring::RoaringBitmap;
 use xxhash_rust::xxh64::xxh64;
 
-use super::Head;
 use super::label_index::{Pair, to_labels};
+use super::{Head, SeriesRef};
 
 /// Series that were marked when the clock of readers and appenders stood at `stamp`.
 #[derive(Debug)]
@@ -104,6 +104,21 @@ impl Head {
             let _ = self.min_time.compare_exchange(before, now, Ordering::AcqRel, Ordering::Acquire);
             self.max_time.fetch_max(truncated, Ordering::AcqRel);
         }
+    }
+
+    /// Removes series with all they have: for replay, where nobody else is.
+    pub(super) fn evict(&self, evicted: &[SeriesRef]) {
+        let mut ids = Vec::with_capacity(evicted.len());
+        for reference in evicted {
+            if let Some(series) = self.known(*reference) {
+                let mut state = series.lock();
+                let chunks = state.drop_before(series, i64::MAX);
+                self.counters.chunks.fetch_sub(chunks as u64, Ordering::Relaxed);
+                series.mark_dying(&mut state);
+                ids.push(reference.id());
+            }
+        }
+        self.remove_series(&ids);
     }
 
     fn remove_marked(&self) -> Collected {

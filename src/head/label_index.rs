@@ -219,13 +219,6 @@ impl LabelIndex {
         self.sorted(name).iter().flat_map(|pairs| pairs.iter()).map(|pair| pair.text().1.to_owned()).collect()
     }
 
-    /// The values of `name` with their postings, sorted.
-    pub(super) fn values_with_postings(&self, name: &str) -> Vec<(String, index::Postings)> {
-        let pairs = self.sorted(name);
-        let pairs = pairs.iter().flat_map(|pairs| pairs.iter());
-        pairs.map(|pair| (pair.text().1.to_owned(), pair.postings.lock().snapshot())).collect()
-    }
-
     /// Calls `each` with every pair and how many series have it: for statistics.
     pub(super) fn for_each_pair(&self, mut each: impl FnMut(&str, &str, u64)) {
         for name in self.names() {

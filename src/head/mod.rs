@@ -22,6 +22,7 @@
 #![warn(clippy::indexing_slicing)]
 
 mod appender;
+mod checkpoint;
 mod cut;
 mod error;
 mod gc;
@@ -30,6 +31,7 @@ mod label_index;
 mod postings;
 mod range_head;
 mod reader;
+mod replay;
 mod series;
 mod series_map;
 mod slab;
@@ -48,13 +50,14 @@ use crate::codec::FixedMap;
 use crate::error::Result;
 use crate::fs::Env;
 use crate::model::LabelsIter;
-use crate::wal::{Log, LogOptions};
+use crate::wal::{Log, LogOptions, repair};
 
 pub use appender::{Appender, Committed};
 pub use error::Refusal;
 pub use gc::Collected;
 pub use range_head::RangeHead;
 pub use reader::HeadReader;
+pub use replay::Replayed;
 pub use series::HeadChunk;
 pub use stats::{Cardinality, HeadStats};
 
@@ -128,6 +131,8 @@ pub struct Head {
     /// Series that are gone, by their number in the log, and the last segment in which records of them may stand.
     gone: Mutex<FixedMap<u64, u64>>,
     tombstones: HeadTombstones,
+    /// How far the log was shortened; held by who does.
+    log_truncated: Mutex<i64>,
     counters: Counters,
     /// Appenders' memory, to use again.
     buffers: Mutex<Vec<Buffers>>,
@@ -176,21 +181,42 @@ impl Head {
             marked: Mutex::default(),
             gone: Mutex::default(),
             tombstones: HeadTombstones::default(),
+            log_truncated: Mutex::new(i64::MIN),
             counters: Counters::default(),
             buffers: Mutex::default(),
         }
     }
 
-    /// Opens the head whose log is in `dir`: reads the log back, then begins a new segment of it. Samples before `floor`
-    /// are in blocks already and are not read.
+    /// Opens the head whose log is in `dir`: reads the log back, mends what a crash left, and begins a new segment. Samples
+    /// before `floor` are in blocks already and are not taken.
     ///
     /// # Errors
-    /// `Corrupt`, `Io`, `Full`.
-    pub fn open(env: &Env, dir: &Path, options: HeadOptions, log: LogOptions, floor: i64) -> Result<Arc<Self>> {
-        let log = Log::open(env, dir, log)?;
-        let head = Self::new(env, options, Some(log));
+    /// `Io`, `Full`. Damage is no error: it is in [`Replayed`], and the readable rest is there.
+    pub fn open(
+        env: &Env,
+        dir: &Path,
+        options: HeadOptions,
+        log: LogOptions,
+        floor: i64,
+    ) -> Result<(Arc<Self>, Replayed)> {
+        let mut head = Self::new(env, options, None);
         head.floor.store(floor, Ordering::Release);
-        Ok(Arc::new(head))
+        let replayed = head.replay(env, dir)?;
+        repair(env, dir, &replayed.damage)?;
+        head.log = Some(Log::open(env, dir, log)?);
+        Ok((Arc::new(head), replayed))
+    }
+
+    /// Reads the log in `dir` and writes nothing, there or anywhere: beside the process that owns it. What this head is
+    /// given to append is in memory alone.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn open_read_only(env: &Env, dir: &Path, options: HeadOptions, floor: i64) -> Result<(Arc<Self>, Replayed)> {
+        let head = Self::new(env, options, None);
+        head.floor.store(floor, Ordering::Release);
+        let replayed = head.replay(env, dir)?;
+        Ok((Arc::new(head), replayed))
     }
 
     /// Makes everything durable and ends the log. Appenders that are still open fail to commit from now on.
@@ -229,8 +255,9 @@ impl Head {
         self.log.as_ref()
     }
 
-    /// The series with the labels of this packed form, which is created if there is none.
-    fn get_or_create(&self, packed: &[u8]) -> Result<(SeriesRef, &Series), Refusal> {
+    /// The series with the labels of this packed form, which is created if there is none: under `logged`, if the log has
+    /// it already.
+    fn get_or_create(&self, packed: &[u8], logged: Option<u64>) -> Result<(SeriesRef, &Series), Refusal> {
         if packed.is_empty() {
             return Err(Refusal::NoLabels);
         }
@@ -239,7 +266,8 @@ impl Head {
         if let Some((reference, series)) = self.find(&shard, hash, packed) {
             return Ok((reference, series));
         }
-        let limit = self.options.max_series.unwrap_or(u64::MAX);
+        // What the log has is taken whatever the limit is now.
+        let limit = self.options.max_series.filter(|_| logged.is_none()).unwrap_or(u64::MAX);
         if self.counters.series.fetch_add(1, Ordering::AcqRel) >= limit {
             self.counters.series.fetch_sub(1, Ordering::AcqRel);
             return Err(Refusal::SeriesLimit { limit });
@@ -249,10 +277,10 @@ impl Head {
             return Err(Refusal::SeriesLimit { limit: u64::from(u32::MAX) });
         };
         let pairs = self.labels.add(packed, id);
-        let reference = self.last_reference.fetch_add(1, Ordering::Relaxed) + 1;
+        let reference = logged.unwrap_or_else(|| self.last_reference.fetch_add(1, Ordering::Relaxed) + 1);
         let tag = series.occupy(&mut series.lock(), pairs, reference);
         // Before anybody can find it: no sample of it can overtake it into the log.
-        if let Some(log) = &self.log {
+        if let Some(log) = self.log.as_ref().filter(|_| logged.is_none()) {
             log.add_series(reference, LabelsIter::of_packed(packed));
         }
         shard.insert(hash, id);

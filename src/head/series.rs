@@ -306,11 +306,6 @@ impl SeriesState {
         }
     }
 
-    /// Chunks, the open one included.
-    pub(super) fn chunk_count(&self) -> usize {
-        self.full.len() + usize::from(!matches!(self.open, Open::None))
-    }
-
     /// Bytes beside the slot: labels' references, chunks, records.
     pub(super) fn heap_bytes(&self) -> usize {
         let full: usize = self.full.iter().map(|full| full.chunk.data.len()).sum();

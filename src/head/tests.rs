@@ -85,3 +85,88 @@ fn a_sample_far_ahead_of_the_clock_is_refused() {
     assert_eq!(appender.append(None, &labels(1), far, 1.0).unwrap_err().kind(), ErrorKind::TooFarAhead);
     appender.append(None, &labels(1), far - 200_000, 1.0).unwrap();
 }
+
+/// A directory of its own for a test, removed at its end.
+struct TempDir(std::path::PathBuf);
+
+impl TempDir {
+    fn new(name: &str) -> Self {
+        let env = Env::real();
+        let path = std::env::temp_dir().join(format!("narthex-head-{name}-{:016x}", env.rng.next_u64()));
+        env.fs.create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = Env::real().fs.remove_dir_all(&self.0);
+    }
+}
+
+fn open(dir: &TempDir, floor: i64) -> (Arc<Head>, Replayed) {
+    let options = HeadOptions { future_bound: None, chunk_range: 100_000, ..HeadOptions::default() };
+    // Small segments, so that there are some to truncate.
+    let log = LogOptions { segment_size: 32 << 10, ..LogOptions::default() };
+    Head::open(&Env::real(), &dir.0, options, log, floor).unwrap()
+}
+
+#[test]
+fn what_was_committed_is_there_after_a_restart_and_numbers_go_on() {
+    let dir = TempDir::new("restart");
+    let (head, replayed) = open(&dir, i64::MIN);
+    assert_eq!(replayed.records, 0);
+    for round in 0..50 {
+        let mut appender = head.appender();
+        for n in 0..40 {
+            appender.append(None, &labels(n), round * 1000, f64::from(n)).unwrap();
+        }
+        appender.commit().unwrap();
+    }
+    let before = everything(&head.reader(TimeRange::ALL));
+    // Not closed: as if killed.
+    drop(head);
+    let (head, replayed) = open(&dir, i64::MIN);
+    assert_eq!(replayed.damage, []);
+    assert_eq!((replayed.series, replayed.samples, replayed.unknown_series), (40, 2000, 0));
+    assert_eq!(everything(&head.reader(TimeRange::ALL)), before);
+    let mut appender = head.appender();
+    appender.append(None, &labels(99), 50_000, 9.0).unwrap();
+    appender.commit().unwrap();
+    head.close().unwrap();
+    let (head, replayed) = open(&dir, i64::MIN);
+    assert_eq!((replayed.series, replayed.samples), (41, 2001));
+    assert_eq!(everything(&head.reader(TimeRange::ALL)).len(), 41);
+}
+
+#[test]
+fn a_truncated_head_forgets_in_memory_and_in_the_log_and_keeps_what_is_newer() {
+    let dir = TempDir::new("truncate");
+    let (head, _) = open(&dir, i64::MIN);
+    let mut truncated = 0;
+    for round in 0..400_i64 {
+        let mut appender = head.appender();
+        for n in 0..40_u32 {
+            // Half of the series end half way.
+            if n < 20 || round < 200 {
+                appender.append(None, &labels(n), round * 1000, round as f64).unwrap();
+            }
+        }
+        appender.commit().unwrap();
+        if round > 0 && round % 100 == 50 {
+            truncated = (round - 50) * 1000;
+            head.truncate(truncated).unwrap();
+        }
+    }
+    assert_eq!(truncated, 300_000);
+    assert_eq!(head.series_count(), 20);
+    let (first, last) = head.log().unwrap().segments().unwrap();
+    assert!(first > 0 && last > first, "{first} to {last}");
+    let after = everything(&head.reader(TimeRange::ALL));
+    assert_eq!(after.len(), 20);
+    assert!(after.iter().all(|(_, samples)| samples.len() == 100 && samples[0].0 == 300_000));
+    drop(head);
+    let (head, replayed) = open(&dir, truncated);
+    assert_eq!((replayed.damage.len(), replayed.unknown_series), (0, 0));
+    assert_eq!(everything(&head.reader(TimeRange::ALL)), after);
+}

@@ -222,6 +222,12 @@ impl Log {
         &self.dir
     }
 
+    /// How it is written.
+    #[must_use]
+    pub fn options(&self) -> LogOptions {
+        self.options
+    }
+
     /// Puts a new series into the log's queue: it will stand before the records of every commit that begins after this
     /// returns. Call it before anybody else can find the series. It is written with the next commit.
     pub fn add_series(&self, reference: u64, labels: LabelsIter<'_>) {

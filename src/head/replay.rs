@@ -1,0 +1,352 @@
+//! Reading the log back into memory after a restart.
+//!
+//! ```text
+//! read      a batch of records as they are stored        one after another
+//! unpack    decompress them, decode series records       side by side, by record
+//! create    the series                                   side by side, by record
+//! scatter   decode samples, look their series up         side by side, by record; into one list a partition of slots
+//! apply     append them                                  side by side, by partition; in the order of the log
+//! ```
+//!
+//! A series record may stand twice (a series that was removed and came again before its old record went): the labels
+//! decide, and both numbers mean the same series. A deletion of all of time says that a series was evicted: what comes
+//! after it under the same labels is another one.
+
+use std::path::Path;
+
+use parking_lot::Mutex;
+
+use super::isolation::Ticket;
+use super::series::Applied;
+use super::{Head, SeriesRef};
+use crate::codec::FixedMap;
+use crate::error::Result;
+use crate::fs::Env;
+use crate::model::TimeRange;
+use crate::wal::record::{self, RecordType, RefSample};
+use crate::wal::{Damage, Decompressor, LogReader, Position, StoredRecord};
+
+/// Bytes of stored records in a batch, for each task that works on it.
+const BATCH: usize = 2 << 20;
+
+/// What reading the log back found.
+#[derive(Debug, Default)]
+pub struct Replayed {
+    /// Records read.
+    pub records: u64,
+    /// Series created.
+    pub series: u64,
+    /// Samples that are in memory now.
+    pub samples: u64,
+    /// Samples that are not: before the floor, or not newer than their series' newest.
+    pub samples_skipped: u64,
+    /// Samples, deletions and others whose series record is not there.
+    pub unknown_series: u64,
+    /// The last segment that was read.
+    pub last_segment: Option<u64>,
+    /// What is wrong with the log.
+    pub damage: Vec<Damage>,
+}
+
+/// From numbers in the log to slots. The numbers are counted up by the writer, so nearly all are small.
+#[derive(Debug, Default)]
+struct References {
+    dense: Vec<u64>,
+    sparse: FixedMap<u64, SeriesRef>,
+    /// Numbers that stand for a series which has another one now.
+    second: Vec<u64>,
+    last: u64,
+}
+
+impl References {
+    fn insert(&mut self, reference: u64, series: SeriesRef) {
+        /// Gaps are fine up to this many in all: four megabytes.
+        const GAPS: u64 = 1 << 19;
+        self.last = self.last.max(reference);
+        if reference < self.dense.len() as u64 * 2 + GAPS {
+            let index = reference as usize;
+            if index >= self.dense.len() {
+                self.dense.resize(index + 1, 0);
+            }
+            if let Some(entry) = self.dense.get_mut(index) {
+                *entry = series.0;
+            }
+        } else {
+            self.sparse.insert(reference, series);
+        }
+    }
+
+    #[inline]
+    fn get(&self, reference: u64) -> Option<SeriesRef> {
+        match self.dense.get(reference as usize) {
+            Some(0) | None => self.sparse.get(&reference).copied(),
+            Some(series) => Some(SeriesRef(*series)),
+        }
+    }
+}
+
+/// A record on its way.
+#[derive(Debug)]
+struct Record {
+    at: Position,
+    bytes: Vec<u8>,
+    kind: Option<RecordType>,
+    series: Vec<(u64, SeriesRef)>,
+    samples: Samples,
+    unknown: u64,
+    bad: Option<String>,
+}
+
+/// The samples of a record, a list a partition.
+#[derive(Debug, Default)]
+enum Samples {
+    #[default]
+    None,
+    Floats(Vec<Vec<(SeriesRef, i64, f64)>>),
+}
+
+/// What a partition's worker counted.
+#[derive(Debug, Clone, Copy)]
+struct Tally {
+    samples: u64,
+    skipped: u64,
+    chunks: u64,
+    min: i64,
+    max: i64,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self { samples: 0, skipped: 0, chunks: 0, min: i64::MAX, max: i64::MIN }
+    }
+}
+
+impl Head {
+    /// Reads the log in `dir` into this head, which is empty and nobody else's yet.
+    pub(super) fn replay(&self, env: &Env, dir: &Path) -> Result<Replayed> {
+        let mut reader = LogReader::open(&env.fs, dir)?;
+        let mut replayed = Replayed { last_segment: reader.last_segment(), ..Replayed::default() };
+        let mut references = References::default();
+        let tasks = env.executor.parallelism();
+        loop {
+            let mut batch = Vec::new();
+            let mut bytes = 0;
+            while bytes < BATCH * tasks
+                && let Some(stored) = reader.next_stored()?
+            {
+                bytes += stored.data.len();
+                batch.push(stored);
+            }
+            if batch.is_empty() {
+                break;
+            }
+            replayed.records += batch.len() as u64;
+            let mut records = self.unpack(env, batch);
+            let mut rest = records.as_mut_slice();
+            while !rest.is_empty() {
+                // A deletion stands between what was before it and what came after.
+                let deletion = rest.iter().position(|record| record.kind == Some(RecordType::Tombstones));
+                let (before, after) = rest.split_at_mut(deletion.unwrap_or(rest.len()));
+                self.replay_run(env, before, &mut references, &mut replayed);
+                let Some((deletion, after)) = after.split_first_mut() else { break };
+                self.replay_deletion(deletion, &references, &mut replayed);
+                rest = after;
+            }
+            for record in records {
+                replayed.unknown_series += record.unknown;
+                if let Some(reason) = record.bad {
+                    reader.note_bad_record(record.at, reason);
+                }
+            }
+        }
+        self.last_reference.store(references.last, std::sync::atomic::Ordering::Release);
+        // Records under a second number may stand in any segment up to here.
+        let last = replayed.last_segment.unwrap_or(0);
+        self.gone.lock().extend(references.second.iter().map(|reference| (*reference, last)));
+        replayed.series = self.series_count();
+        replayed.damage = reader.finish();
+        Ok(replayed)
+    }
+
+    fn unpack(&self, env: &Env, batch: Vec<StoredRecord>) -> Vec<Record> {
+        let blank = |stored: &StoredRecord| Record {
+            at: stored.at,
+            bytes: Vec::new(),
+            kind: None,
+            series: Vec::new(),
+            samples: Samples::None,
+            unknown: 0,
+            bad: None,
+        };
+        let mut records: Vec<Record> = batch.iter().map(blank).collect();
+        let share = batch.len().div_ceil(env.executor.parallelism());
+        let shares = batch.chunks(share).zip(records.chunks_mut(share));
+        env.executor.join_all(
+            shares
+                .map(|(stored, records)| {
+                    task(move || {
+                        let mut decompressor = Decompressor::default();
+                        for (stored, record) in stored.iter().zip(records) {
+                            match decompressor.decompress(stored.compression, &stored.data, &mut record.bytes) {
+                                Ok(()) => record.kind = RecordType::of(&record.bytes),
+                                Err(error) => record.bad = Some(error.to_string()),
+                            }
+                        }
+                    })
+                })
+                .collect(),
+        );
+        records
+    }
+
+    /// Replays records among which there is no deletion.
+    fn replay_run(&self, env: &Env, records: &mut [Record], references: &mut References, replayed: &mut Replayed) {
+        if records.is_empty() {
+            return;
+        }
+        let parts = env.executor.parallelism();
+        let share = records.len().div_ceil(parts);
+        let create = |records: &mut [Record]| {
+            for record in records.iter_mut().filter(|record| record.kind == Some(RecordType::Series)) {
+                self.replay_series(record);
+            }
+        };
+        let tasks = records.chunks_mut(share).map(|records| task(move || create(records)));
+        env.executor.join_all(tasks.collect());
+        for record in records.iter_mut() {
+            for (reference, series) in std::mem::take(&mut record.series) {
+                if self.slots.get(series.id()).is_some_and(|slot| slot.reference() != reference) {
+                    references.second.push(reference);
+                }
+                references.insert(reference, series);
+            }
+        }
+
+        let known = &*references;
+        let scatter = |records: &mut [Record]| {
+            let mut floats = Vec::new();
+            for record in records {
+                scatter(record, known, parts, &mut floats);
+            }
+        };
+        let tasks = records.chunks_mut(share).map(|records| task(move || scatter(records)));
+        env.executor.join_all(tasks.collect());
+
+        let records = &*records;
+        let total = Mutex::new(Tally::default());
+        let apply = |part| {
+            let mut tally = Tally::default();
+            for record in records {
+                self.replay_part(&record.samples, part, &mut tally);
+            }
+            let mut total = total.lock();
+            total.samples += tally.samples;
+            total.skipped += tally.skipped;
+            total.chunks += tally.chunks;
+            total.min = total.min.min(tally.min);
+            total.max = total.max.max(tally.max);
+        };
+        let apply = &apply;
+        let tasks = (0..parts).map(|part| task(move || apply(part)));
+        env.executor.join_all(tasks.collect());
+
+        let total = total.into_inner();
+        replayed.samples += total.samples;
+        replayed.samples_skipped += total.skipped;
+        self.counters.samples.fetch_add(total.samples, std::sync::atomic::Ordering::Relaxed);
+        self.counters.chunks.fetch_add(total.chunks, std::sync::atomic::Ordering::Relaxed);
+        self.cover(total.min, total.max);
+    }
+
+    fn replay_series(&self, record: &mut Record) {
+        let Record { bytes, series, bad, .. } = record;
+        let mut packed = Vec::new();
+        let mut refused = None;
+        let decoded = record::decode_series(bytes, |reference, labels| {
+            labels.pack_into(&mut packed);
+            match self.get_or_create(&packed, Some(reference)) {
+                Ok((found, _)) => series.push((reference, found)),
+                Err(refusal) => refused = Some(refusal.to_string()),
+            }
+        });
+        *bad = decoded.err().map(|error| error.to_string()).or(refused);
+    }
+
+    fn replay_part(&self, samples: &Samples, part: usize, tally: &mut Tally) {
+        let floor = self.floor.load(std::sync::atomic::Ordering::Relaxed);
+        let chunk_range = self.options.chunk_range;
+        match samples {
+            Samples::None => {}
+            Samples::Floats(parts) => {
+                for &(reference, t, v) in parts.get(part).into_iter().flatten() {
+                    let Some(series) = self.slots.get(reference.id()).filter(|_| t >= floor) else {
+                        tally.skipped += 1;
+                        continue;
+                    };
+                    let applied = series.lock().append_float(series, &Ticket::REPLAY, chunk_range, t, v);
+                    tally.note(t, applied.ok());
+                }
+            }
+        }
+    }
+
+    fn replay_deletion(&self, record: &mut Record, references: &References, replayed: &mut Replayed) {
+        let mut deletions = Vec::new();
+        record.bad = record::decode_tombstones(&record.bytes, &mut deletions).err().map(|error| error.to_string());
+        let mut evicted = Vec::new();
+        for deletion in deletions {
+            let Some(series) = references.get(deletion.reference) else {
+                replayed.unknown_series += 1;
+                continue;
+            };
+            if deletion.range == TimeRange::ALL {
+                evicted.push(series);
+            } else {
+                self.tombstones.add(series.id(), deletion.range);
+            }
+        }
+        self.evict(&evicted);
+    }
+}
+
+impl Tally {
+    fn note(&mut self, t: i64, applied: Option<Applied>) {
+        match applied {
+            None | Some(Applied::Same) => self.skipped += 1,
+            Some(applied) => {
+                self.samples += 1;
+                self.chunks += u64::from(applied == Applied::NewChunk);
+                self.min = self.min.min(t);
+                self.max = self.max.max(t);
+            }
+        }
+    }
+}
+
+fn task<'a>(task: impl FnOnce() + Send + 'a) -> Box<dyn FnOnce() + Send + 'a> {
+    Box::new(task)
+}
+
+/// Decodes a record's samples and sorts them by the partition of their series.
+fn scatter(record: &mut Record, references: &References, parts: usize, floats: &mut Vec<RefSample>) {
+    match record.kind {
+        Some(RecordType::Samples | RecordType::SamplesSt) => {
+            floats.clear();
+            record.bad = record::decode_samples(&record.bytes, floats).err().map(|error| error.to_string());
+            let mut lists: Vec<Vec<_>> = (0..parts).map(|_| Vec::with_capacity(floats.len() / parts + 8)).collect();
+            for sample in floats.iter() {
+                match references.get(sample.reference) {
+                    Some(series) => {
+                        if let Some(list) = lists.get_mut(series.id() as usize % parts) {
+                            list.push((series, sample.t, sample.v));
+                        }
+                    }
+                    None => record.unknown += 1,
+                }
+            }
+            record.samples = Samples::Floats(lists);
+        }
+        _ => {}
+    }
+    record.bytes = Vec::new();
+}
