@@ -329,6 +329,7 @@ fn task<'a>(task: impl FnOnce() + Send + 'a) -> Box<dyn FnOnce() + Send + 'a> {
 
 /// Decodes a record's samples and sorts them by the partition of their series.
 fn scatter(record: &mut Record, references: &References, parts: usize, floats: &mut Vec<RefSample>) {
+    #[expect(clippy::single_match, reason = "histograms come next")]
     match record.kind {
         Some(RecordType::Samples | RecordType::SamplesSt) => {
             floats.clear();

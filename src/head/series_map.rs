@@ -44,8 +44,8 @@ fn spread(stored: u32) -> u64 {
 
 impl SeriesMap {
     /// Locks the shard of a label set.
+    #[expect(clippy::indexing_slicing, reason = "there are as many shards as the remainder has values")]
     pub(super) fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
-        // The count is a power of two and there is at least one.
         self.shards[hash as usize % SHARDS].lock()
     }
 

@@ -63,11 +63,6 @@ impl Labels {
         Some(Self { packed: Arc::from(packed) })
     }
 
-    /// The set whose packed form is `packed`, which came out of a set or a builder: it is not checked.
-    pub(crate) fn from_packed(packed: &[u8]) -> Self {
-        Self { packed: packed.into() }
-    }
-
     /// The labels in order of their names.
     #[must_use]
     pub fn iter(&self) -> LabelsIter<'_> {
