@@ -13,6 +13,21 @@
 
 #![warn(clippy::indexing_slicing)]
 
+mod directory;
+mod error;
+mod meta;
 mod read;
+mod segments;
+mod tombstones;
+mod writer;
 
+pub use directory::{BLOCK_FILES, Block, INDEX_FILE, is_block};
+pub use error::BlockError;
+pub use meta::{
+    BlockCompaction, BlockDesc, BlockMeta, BlockStats, HINT_OUT_OF_ORDER, HINT_SELECTED_SERIES, HINT_STALE_SERIES,
+    META_FILE, Ulid, new_ulid,
+};
 pub use read::{BlockRead, Symbols};
+pub use segments::{CHUNKS_DIR, SEGMENT_SIZE};
+pub use tombstones::{TOMBSTONES_FILE, Tombstones, add_span};
+pub use writer::{BlockWriter, CREATING, DELETING, TimedChunk};

@@ -220,6 +220,18 @@ impl Postings {
         Self::List(ids)
     }
 
+    /// Whether the two share an id.
+    #[must_use]
+    pub fn intersects(&self, other: &Self) -> bool {
+        let (short, long) = if self.len() <= other.len() { (self, other) } else { (other, self) };
+        match short {
+            Self::List(ids) => any_in(ids.iter().copied(), long),
+            Self::Raw(bytes) => any_in(BigEndian(bytes).iter(), long),
+            Self::Bits(bits) => any_in(bits.ids(), long),
+            Self::Bitmap { base, delta } => any_in(base.iter(), long) || any_in(delta.iter().copied(), long),
+        }
+    }
+
     /// The ids that are in any of `lists`.
     #[must_use]
     pub fn union(mut lists: Vec<Self>) -> Self {
@@ -302,6 +314,22 @@ fn retain(ids: &mut Vec<u32>, other: &Postings, wanted: bool) {
             let mut rest = Gallop::new(Native(delta));
             ids.retain(|&id| (base.contains(id) || rest.seek(id)) == wanted);
         }
+    }
+}
+
+/// Whether any of the ascending `ids` is in `other`.
+fn any_in(mut ids: impl Iterator<Item = u32>, other: &Postings) -> bool {
+    match other {
+        Postings::Raw(bytes) => {
+            let mut other = Gallop::new(BigEndian(bytes));
+            ids.any(|id| other.seek(id))
+        }
+        Postings::List(list) => {
+            let mut other = Gallop::new(Native(list));
+            ids.any(|id| other.seek(id))
+        }
+        Postings::Bits(bits) => ids.any(|id| bits.contains(id)),
+        Postings::Bitmap { base, delta } => ids.any(|id| base.contains(id) || delta.binary_search(&id).is_ok()),
     }
 }
 
@@ -464,6 +492,7 @@ mod tests {
 
         #[test]
         fn subtraction_is_that_of_the_sets((a, left) in postings(), (b, right) in postings()) {
+            prop_assert_eq!(left.intersects(&right), !a.is_disjoint(&b));
             prop_assert_eq!(left.subtract(&right).into_vec(), ids(&(&a - &b)));
         }
 

@@ -1,0 +1,237 @@
+//! A block in a directory: opened, read, verified.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use super::meta::{BlockMeta, META_FILE};
+use super::segments::Segments;
+use super::tombstones::{TOMBSTONES_FILE, Tombstones};
+use super::{BlockError, BlockRead, Symbols};
+use crate::chunk::{EncodedChunk, Encoding, sample_count, samples};
+use crate::error::Result;
+use crate::fs::Fs;
+use crate::index::{ChunkMeta, Index, Postings, PostingsSource, SeriesId, postings_for_matchers};
+use crate::model::{Labels, Matcher, TimeRange};
+
+/// The index's name in a block's directory.
+pub const INDEX_FILE: &str = "index";
+
+/// An opened block. Its files are mapped and stay readable after the directory is removed.
+#[derive(Debug)]
+pub struct Block {
+    dir: PathBuf,
+    meta: BlockMeta,
+    index: Index,
+    segments: Segments,
+    tombstones: Tombstones,
+}
+
+impl Block {
+    /// Opens the block in `dir`. Checked are `meta.json`, the tombstones, and the parts of the index that every look-up
+    /// needs; the rest when it is read, and all of it by [`verify`](Block::verify).
+    ///
+    /// # Errors
+    /// `Corrupt`, `Unsupported`, `Io`; the text names the file, and the offset where there is one.
+    pub fn open(fs: &dyn Fs, dir: &Path) -> Result<Self> {
+        let meta = BlockMeta::read(fs, dir)?;
+        let path = dir.join(INDEX_FILE);
+        let bytes = fs.map(&path).map_err(BlockError::io(&path))?;
+        let index = Index::open(&path.display().to_string(), bytes)?;
+        let segments = Segments::open(fs, dir)?;
+        let tombstones = Tombstones::read(fs, dir)?;
+        Ok(Self { dir: dir.to_owned(), meta, index, segments, tombstones })
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What its `meta.json` says.
+    #[must_use]
+    pub fn meta(&self) -> &BlockMeta {
+        &self.meta
+    }
+
+    /// Its index.
+    #[must_use]
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// What is deleted in it.
+    #[must_use]
+    pub fn all_tombstones(&self) -> &Tombstones {
+        &self.tombstones
+    }
+
+    /// Bytes that its index and chunks take.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.index.size() + self.segments.size()
+    }
+
+    /// A chunk's encoding byte and its data, whatever the encoding: Thanos's aggregates have the byte 0xff.
+    ///
+    /// # Errors
+    /// `Corrupt`.
+    pub fn raw_chunk(&self, reference: u64) -> Result<(u8, Bytes)> {
+        Ok(self.segments.chunk(reference)?)
+    }
+
+    /// Checks everything: what [`Index::verify`] does, that each chunk's sum is right and its samples decode, ascend and
+    /// span what the index says, that all lies in the block's span, and that the counts of `meta.json` are true.
+    ///
+    /// # Errors
+    /// The first damage there is: `Corrupt`, with file and offset.
+    pub fn verify(&self) -> Result<()> {
+        let mut series = 0;
+        let mut chunk_count = 0;
+        self.index.verify(|_, labels, chunks| {
+            series += 1;
+            chunk_count += chunks.len() as u64;
+            chunks.iter().try_for_each(|chunk| self.verify_chunk(labels, chunk))
+        })?;
+        let stats = &self.meta.stats;
+        for (what, said, found) in
+            [("numSeries", stats.num_series, series), ("numChunks", stats.num_chunks, chunk_count)]
+        {
+            if said != found {
+                let reason = format!("{META_FILE} says {what} is {said}; the index has {found}");
+                return Err(BlockError::inconsistent(&self.dir, reason).into());
+            }
+        }
+        Ok(())
+    }
+
+    fn verify_chunk(&self, labels: &Labels, meta: &ChunkMeta) -> Result<()> {
+        let (file, offset) = (self.segments.path((meta.reference >> 32) as usize), meta.reference & 0xffff_ffff);
+        let damaged = |reason: String| BlockError::corrupt(&file, offset, format!("chunk of {labels}: {reason}"));
+        let (byte, data) = self.segments.chunk(meta.reference)?;
+        let span = self.meta.time_range();
+        if meta.min_time < span.min || meta.max_time > span.max {
+            let reason = format!("{} to {} is outside the block", meta.min_time, meta.max_time);
+            return Err(damaged(reason).into());
+        }
+        // Aggregates of a downsampled block are Thanos's; their sum was checked.
+        let Ok(encoding) = Encoding::from_byte(byte) else {
+            return if byte == 0xff { Ok(()) } else { Err(damaged(format!("encoding {byte} is not known")).into()) };
+        };
+        let count = sample_count(encoding, &data).map_err(|error| damaged(error.to_string()))?;
+        let mut first = None;
+        let mut last: Option<i64> = None;
+        let mut seen = 0;
+        for sample in samples(encoding, &data) {
+            let t = sample.map_err(|error| damaged(error.to_string()))?.t;
+            if last.is_some_and(|last| last >= t) {
+                return Err(damaged(format!("sample {seen} at {t} is not after the one before")).into());
+            }
+            first = first.or(Some(t));
+            last = Some(t);
+            seen += 1;
+        }
+        if seen != count || first != Some(meta.min_time) || last != Some(meta.max_time) {
+            let reason = format!(
+                "{seen} of {count} samples from {first:?} to {last:?}; the index says {} to {}",
+                meta.min_time, meta.max_time
+            );
+            return Err(damaged(reason).into());
+        }
+        Ok(())
+    }
+}
+
+impl BlockRead for Block {
+    fn time_range(&self) -> TimeRange {
+        self.meta.time_range()
+    }
+
+    fn label_names(&self) -> Result<Vec<String>> {
+        Ok(self.index.label_names().map(str::to_owned).collect())
+    }
+
+    fn label_values(&self, name: &str) -> Result<Vec<String>> {
+        self.index.label_values(name, "").map(|value| Ok(value?.to_owned())).collect()
+    }
+
+    fn select(&self, matchers: &[Matcher]) -> Result<Vec<SeriesId>> {
+        // Ids are places in the file, and series lie there in label order.
+        let ids = postings_for_matchers(&self.index, matchers)?.into_vec();
+        Ok(ids.into_iter().map(SeriesId).collect())
+    }
+
+    fn series(&self, id: SeriesId, labels: &mut Labels, chunks: &mut Vec<ChunkMeta>) -> Result<()> {
+        Ok(self.index.series(id, labels, chunks)?)
+    }
+
+    fn labels(&self, id: SeriesId) -> Result<Labels> {
+        Ok(self.index.labels(id)?)
+    }
+
+    fn chunk(&self, meta: &ChunkMeta) -> Result<EncodedChunk> {
+        let (byte, data) = self.segments.chunk(meta.reference)?;
+        let encoding = Encoding::from_byte(byte).map_err(|error| BlockError::Unsupported {
+            file: self.segments.path((meta.reference >> 32) as usize),
+            reason: format!("chunk at offset {}: {error}", meta.reference & 0xffff_ffff),
+        })?;
+        Ok(EncodedChunk { encoding, data })
+    }
+
+    fn tombstones(&self, id: SeriesId) -> Cow<'_, [TimeRange]> {
+        Cow::Borrowed(self.tombstones.get(id))
+    }
+
+    fn symbols(&self) -> Result<Symbols<'_>> {
+        if self.index.version() == crate::index::Version::V1 {
+            // The one format that does not sort them.
+            let mut symbols: Vec<_> = self.index.symbols().collect::<Result<_, _>>()?;
+            symbols.sort_unstable();
+            return Ok(Box::new(symbols.into_iter().map(|symbol| Ok(Cow::Borrowed(symbol)))));
+        }
+        Ok(Box::new(self.index.symbols().map(|symbol| Ok(Cow::Borrowed(symbol?)))))
+    }
+
+    fn label_names_for(&self, matchers: &[Matcher]) -> Result<Vec<String>> {
+        if matchers.is_empty() {
+            return self.label_names();
+        }
+        Ok(self.index.names_of(self.select(matchers)?)?)
+    }
+
+    fn label_values_for(&self, name: &str, matchers: &[Matcher]) -> Result<Vec<String>> {
+        let (own, others): (Vec<_>, Vec<_>) = matchers.iter().cloned().partition(|matcher| matcher.name() == name);
+        let selected = match others.is_empty() {
+            true => None,
+            false => Some(Postings::from(postings_for_matchers(&self.index, &others)?.into_vec())),
+        };
+        let mut values = Vec::new();
+        for value in self.index.label_values(name, "") {
+            let value = value?;
+            if !own.iter().all(|matcher| matcher.matches(value)) {
+                continue;
+            }
+            let hit = match &selected {
+                None => true,
+                Some(selected) => selected.intersects(&self.index.postings(name, value)?),
+            };
+            if hit {
+                values.push(value.to_owned());
+            }
+        }
+        Ok(values)
+    }
+}
+
+/// Whether `dir` looks like a block: it has a `meta.json`.
+///
+/// # Errors
+/// `Io`.
+pub fn is_block(fs: &dyn Fs, dir: &Path) -> Result<bool> {
+    Ok(fs.stat(&dir.join(META_FILE))?.is_some())
+}
+
+/// The files of a block beside its chunks.
+pub const BLOCK_FILES: [&str; 3] = [META_FILE, INDEX_FILE, TOMBSTONES_FILE];

@@ -1,0 +1,191 @@
+//! Writing a block: into a directory of another name, synced file by file, then renamed.
+//!
+//! ```text
+//! chunks/*, index   written side by side, series after series, and synced
+//! meta.json         when the counts are known
+//! tombstones        empty, as the originals write them
+//! directory sync    of chunks/ and of the block
+//! rename            01….tmp-for-creation → 01…
+//! directory sync    of the parent: from here on the block is there
+//! ```
+//!
+//! A crash before the rename leaves a directory that nobody takes for a block, and that is removed when the database is
+//! next opened; after it, the block is whole.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::BlockError;
+use super::directory::INDEX_FILE;
+use super::meta::{BlockMeta, BlockStats};
+use super::segments::{SEGMENT_SIZE, SegmentWriter};
+use super::tombstones::Tombstones;
+use crate::chunk::{EncodedChunk, sample_count};
+use crate::error::Result;
+use crate::fs::{Fs, with_suffix};
+use crate::index::{ChunkMeta, IndexWriter};
+use crate::model::Labels;
+
+/// What the name of a directory ends in while a block is written into it.
+pub const CREATING: &str = ".tmp-for-creation";
+/// What the name of a directory ends in while a block is removed from it.
+pub const DELETING: &str = ".tmp-for-deletion";
+
+/// A chunk to be written, with the times of its first and last sample in milliseconds.
+#[derive(Debug, Clone)]
+pub struct TimedChunk {
+    /// The first sample's time.
+    pub min_time: i64,
+    /// The last sample's time.
+    pub max_time: i64,
+    /// The chunk.
+    pub chunk: EncodedChunk,
+}
+
+/// Writes one block: all symbols, then all series, then [`finish`](BlockWriter::finish). Dropping it before that removes
+/// what was written.
+#[derive(Debug)]
+pub struct BlockWriter {
+    fs: Arc<dyn Fs>,
+    parent: PathBuf,
+    dir: PathBuf,
+    temporary: PathBuf,
+    meta: BlockMeta,
+    // Both are taken by `finish`.
+    index: Option<IndexWriter>,
+    segments: Option<SegmentWriter>,
+    metas: Vec<ChunkMeta>,
+}
+
+impl BlockWriter {
+    /// Begins the block `meta.ulid` in the directory `parent`. The counts in `meta` are overwritten; the rest of it is
+    /// the caller's to fill in.
+    ///
+    /// # Errors
+    /// `Io`, `Full`.
+    pub fn create(fs: &Arc<dyn Fs>, parent: &Path, meta: BlockMeta) -> Result<Self> {
+        Self::with_segment_size(fs, parent, meta, SEGMENT_SIZE)
+    }
+
+    /// As [`create`](BlockWriter::create), with segments of at most `segment_size` bytes.
+    ///
+    /// # Errors
+    /// `Io`, `Full`.
+    pub fn with_segment_size(fs: &Arc<dyn Fs>, parent: &Path, meta: BlockMeta, segment_size: u64) -> Result<Self> {
+        let dir = parent.join(meta.ulid.to_string());
+        let temporary = with_suffix(&dir, CREATING);
+        if fs.stat(&temporary).map_err(BlockError::io(&temporary))?.is_some() {
+            fs.remove_dir_all(&temporary).map_err(BlockError::io(&temporary))?;
+        }
+        fs.create_dir_all(&temporary).map_err(BlockError::io(&temporary))?;
+        let mut writer = Self {
+            fs: Arc::clone(fs),
+            parent: parent.to_owned(),
+            dir,
+            temporary,
+            meta,
+            index: None,
+            segments: None,
+            metas: Vec::new(),
+        };
+        // From here on dropping the writer cleans up.
+        writer.meta.stats = BlockStats::default();
+        writer.segments = Some(SegmentWriter::create(fs, &writer.temporary, segment_size)?);
+        writer.index = Some(IndexWriter::create(fs, &writer.temporary.join(INDEX_FILE))?);
+        Ok(writer)
+    }
+
+    /// What the block's `meta.json` will say, with the counts so far.
+    #[must_use]
+    pub fn meta(&self) -> &BlockMeta {
+        &self.meta
+    }
+
+    fn finished(&self) -> BlockError {
+        BlockError::inconsistent(&self.temporary, "the block is finished already")
+    }
+
+    /// Adds a symbol; they come in ascending order, before all series. See [`IndexWriter::add_symbol`].
+    ///
+    /// # Errors
+    /// `InvalidInput`, `Io`, `Full`.
+    pub fn add_symbol(&mut self, symbol: &str) -> Result<()> {
+        match &mut self.index {
+            Some(index) => Ok(index.add_symbol(symbol)?),
+            None => Err(self.finished().into()),
+        }
+    }
+
+    /// Adds a series; they come in label order, with at least a chunk each, and their chunks by time. See
+    /// [`IndexWriter::add_series`].
+    ///
+    /// # Errors
+    /// `InvalidInput`, `Io`, `Full`.
+    pub fn add_series(&mut self, labels: &Labels, chunks: &[TimedChunk]) -> Result<()> {
+        let (Some(index), Some(segments)) = (&mut self.index, &mut self.segments) else {
+            return Err(self.finished().into());
+        };
+        self.metas.clear();
+        let mut times = chunks.iter();
+        let metas = &mut self.metas;
+        segments.add(chunks.iter().map(|chunk| (chunk.chunk.encoding.byte(), &*chunk.chunk.data)), |reference| {
+            metas.extend(times.next().map(|chunk| ChunkMeta {
+                reference,
+                min_time: chunk.min_time,
+                max_time: chunk.max_time,
+            }));
+        })?;
+        index.add_series(labels, &self.metas)?;
+
+        let stats = &mut self.meta.stats;
+        stats.num_series += 1;
+        stats.num_chunks += chunks.len() as u64;
+        for TimedChunk { chunk, .. } in chunks {
+            let count = sample_count(chunk.encoding, &chunk.data)
+                .map_err(|error| BlockError::inconsistent(&self.temporary, format!("chunk of {labels}: {error}")))?;
+            stats.num_samples += count as u64;
+            if chunk.encoding.is_float() {
+                stats.num_float_samples += count as u64;
+            } else {
+                stats.num_histogram_samples += count as u64;
+            }
+        }
+        Ok(())
+    }
+
+    /// Completes the block and makes it durable and visible. A block without samples is not made: `None`, and nothing is
+    /// left of it.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a limit of the format, `Io`, `Full`.
+    pub fn finish(mut self) -> Result<Option<BlockMeta>> {
+        let (Some(index), Some(segments)) = (self.index.take(), self.segments.take()) else {
+            return Err(self.finished().into());
+        };
+        if self.meta.stats.num_samples == 0 {
+            return Ok(None);
+        }
+        segments.finish()?;
+        index.finish()?;
+        let fs = &*self.fs;
+        self.meta.write(fs, &self.temporary)?;
+        // The last write here syncs the directory, and with it every name in it.
+        Tombstones::default().write(fs, &self.temporary)?;
+        fs.rename(&self.temporary, &self.dir).map_err(BlockError::io(&self.dir))?;
+        fs.sync_dir(&self.parent).map_err(BlockError::io(&self.parent))?;
+        Ok(Some(self.meta.clone()))
+    }
+}
+
+impl Drop for BlockWriter {
+    fn drop(&mut self) {
+        self.index = None;
+        self.segments = None;
+        // After the rename there is nothing of that name. If removing fails, opening the database will do it.
+        if matches!(self.fs.stat(&self.temporary), Ok(Some(_)))
+            && let Err(error) = self.fs.remove_dir_all(&self.temporary)
+        {
+            tracing::warn!(dir = %self.temporary.display(), %error, "an unfinished block is left behind");
+        }
+    }
+}
