@@ -159,7 +159,14 @@ impl Eq for Matcher {}
 
 impl fmt::Display for Matcher {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}{}{}", self.name, self.op.as_str(), Quoted(&self.value))
+        let plain = self.name.starts_with(|c: char| c == '_' || c.is_ascii_alphabetic())
+            && self.name.chars().all(|c| c == '_' || c.is_ascii_alphanumeric());
+        if plain {
+            out.write_str(&self.name)?;
+        } else {
+            fmt::Display::fmt(&Quoted(&self.name), out)?;
+        }
+        write!(out, "{}{}", self.op.as_str(), Quoted(&self.value))
     }
 }
 

@@ -16,6 +16,8 @@ pub use histogram::{
     Bucket, BucketIndices, CUSTOM_BUCKETS_SCHEMA, CounterResetHint, EXPONENTIAL_SCHEMA_MAX, EXPONENTIAL_SCHEMA_MIN,
     FloatHistogram, Histogram, HistogramError, Span, bucket_bound,
 };
+#[cfg(feature = "promql")]
+pub(crate) use labels::Quoted;
 #[cfg(feature = "wire")]
 pub(crate) use labels::put_packed_label;
 pub(crate) use labels::put_text;

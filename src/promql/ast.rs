@@ -311,10 +311,8 @@ pub enum DurationExpr {
         /// Its bytes.
         span: Span,
     },
-    /// `-x`. `+x` is only kept before `step()` and its like.
-    Unary {
-        /// Whether it negates.
-        minus: bool,
+    /// `-x`. A `+` says nothing and is not kept.
+    Negate {
         /// What it stands before.
         expr: Box<DurationExpr>,
         /// Whether parentheses stand around it.
@@ -345,7 +343,7 @@ impl DurationExpr {
             Self::Literal(number) => number.span,
             Self::Step { span, .. }
             | Self::Range { span, .. }
-            | Self::Unary { span, .. }
+            | Self::Negate { span, .. }
             | Self::Binary { span, .. } => *span,
         }
     }
@@ -359,8 +357,7 @@ impl DurationExpr {
             Self::Literal(number) => number.value,
             Self::Step { .. } => step as f64 / 1000.0,
             Self::Range { .. } => range as f64 / 1000.0,
-            Self::Unary { minus: true, expr, .. } => -expr.seconds(step, range)?,
-            Self::Unary { expr, .. } => expr.seconds(step, range)?,
+            Self::Negate { expr, .. } => -expr.seconds(step, range)?,
             Self::Binary { op, lhs, rhs, .. } => {
                 let (lhs, rhs) = (lhs.seconds(step, range)?, rhs.seconds(step, range)?);
                 match op {

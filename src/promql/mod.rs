@@ -2,13 +2,22 @@
 //!
 //! A query passes through here front to back. `lexer` and `parser` turn its text into the tree of `ast`, every node with
 //! the bytes it came from, so that an error can point at its cause. `functions` is the table of what can be called and
-//! with which types; `parser` checks against it. `printer` turns a tree back into the text that annotations and label
+//! with which types; `check` holds the tree against it. `printer` turns a tree back into the text that annotations and label
 //! names quote. The language and its error texts are those of Prometheus 3.14.
 
 #![warn(clippy::indexing_slicing)]
 
 pub mod ast;
+mod check;
+mod duration;
 mod error;
 pub mod functions;
+mod lexer;
+mod literal;
+mod parser;
+mod printer;
 
 pub use error::ParseError;
+pub use literal::{format_duration, parse_duration};
+pub use parser::{MAX_DEPTH, ParseOptions, parse, parse_selector, parse_with};
+pub use printer::{format_float, format_general, pretty};
