@@ -61,11 +61,11 @@ impl Matcher {
         let regex = match op {
             MatchOp::Equal | MatchOp::NotEqual => None,
             MatchOp::Regex | MatchOp::NotRegex => {
+                let refused = |reason| MatcherError { pattern: value.clone(), reason };
+                // Alone first: inside the group, `a)(b` would pass.
+                regex_syntax::Parser::new().parse(&value).map_err(|error| refused(reason(&error)))?;
                 let anchored = format!("^(?s:{value})$");
-                Some(
-                    Regex::new(&anchored)
-                        .map_err(|error| MatcherError { pattern: value.clone(), reason: error.to_string() })?,
-                )
+                Some(Regex::new(&anchored).map_err(|error| refused(error.to_string()))?)
             }
         };
         Ok(Self { name: name.into(), op, value, regex })
@@ -149,6 +149,15 @@ impl Matcher {
     }
 }
 
+/// What is wrong, without the picture of the pattern that the error's own text draws over several lines.
+fn reason(error: &regex_syntax::Error) -> String {
+    match error {
+        regex_syntax::Error::Parse(error) => error.kind().to_string(),
+        regex_syntax::Error::Translate(error) => error.kind().to_string(),
+        other => other.to_string(),
+    }
+}
+
 impl PartialEq for Matcher {
     fn eq(&self, other: &Self) -> bool {
         self.op == other.op && self.name == other.name && self.value == other.value
@@ -173,6 +182,18 @@ impl fmt::Display for Matcher {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pattern_must_be_one_by_itself() {
+        let error = Matcher::new(MatchOp::Regex, "a", "a)(b").unwrap_err();
+        assert_eq!(error.to_string(), "invalid regular expression \"a)(b\": unopened group");
+    }
+
+    #[test]
+    fn a_name_that_is_no_plain_one_is_quoted() {
+        assert_eq!(Matcher::equal("a.b", "c").to_string(), r#""a.b"="c""#);
+        assert_eq!(Matcher::equal("a_1", "c").to_string(), r#"a_1="c""#);
+    }
 
     #[test]
     fn a_regular_expression_matches_the_whole_value() {

@@ -147,23 +147,26 @@ impl<'a> Parser<'a> {
     }
 
     pub(super) fn peek_token(&mut self) -> &Token<'a> {
-        if self.peeked.is_none() {
-            let token = self.lexer.next_token();
-            // At once: what is found wrong with the tokens before it comes after it, as in the original.
-            if let Some(message) = &token.message {
-                let message = message.to_string();
-                self.report(token.span, message);
-            }
-            self.peeked = Some(token);
+        let token = match self.peeked.take() {
+            Some(token) => token,
+            None => self.read_token(),
+        };
+        self.peeked.insert(token)
+    }
+
+    fn read_token(&mut self) -> Token<'a> {
+        let token = self.lexer.next_token();
+        // At once: what is found wrong with the tokens before it comes after it, as in the original.
+        if let Some(message) = &token.message {
+            self.report(token.span, message.as_ref());
         }
-        self.peeked.get_or_insert_with(|| self.lexer.next_token())
+        token
     }
 
     pub(super) fn bump(&mut self) -> Token<'a> {
-        self.peek_token();
         match self.peeked.take() {
             Some(token) => token,
-            None => self.lexer.next_token(),
+            None => self.read_token(),
         }
     }
 
