@@ -1,7 +1,7 @@
 //! What a script wrote and when it was told what; and the walk over all crashes.
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 
 use narthex::testkit::{Image, PowerCut, SimHandle};
 
@@ -14,11 +14,11 @@ pub(crate) struct History<K> {
     /// Every sample that was ever handed over, with the moment when.
     begun: BTreeMap<K, (u64, u64)>,
     /// Samples that survive a killed process, each from a moment on.
-    acknowledged: Vec<(u64, K)>,
+    acknowledged: BTreeMap<K, u64>,
     /// Samples that survive a power cut, each from a moment on.
-    durable: Vec<(u64, K)>,
+    durable: BTreeMap<K, u64>,
     /// From this moment on nothing is promised of samples that the test says are let go.
-    let_go: Vec<(u64, K)>,
+    let_go: BTreeMap<K, u64>,
 }
 
 impl<K: Ord + Clone + Debug> History<K> {
@@ -26,9 +26,9 @@ impl<K: Ord + Clone + Debug> History<K> {
         Self {
             machine: machine.clone(),
             begun: BTreeMap::new(),
-            acknowledged: Vec::new(),
-            durable: Vec::new(),
-            let_go: Vec::new(),
+            acknowledged: BTreeMap::new(),
+            durable: BTreeMap::new(),
+            let_go: BTreeMap::new(),
         }
     }
 
@@ -40,29 +40,33 @@ impl<K: Ord + Clone + Debug> History<K> {
     /// The commit of these samples was acknowledged.
     pub(crate) fn acknowledge(&mut self, keys: &[K]) {
         let now = self.machine.ops();
-        self.acknowledged.extend(keys.iter().map(|key| (now, key.clone())));
+        for key in keys {
+            self.acknowledged.entry(key.clone()).or_insert(now);
+        }
     }
 
     /// Everything acknowledged so far was said to be on the disk.
     pub(crate) fn synced(&mut self) {
         let now = self.machine.ops();
-        let fresh = self.acknowledged.get(self.durable.len()..).unwrap_or_default();
-        self.durable.extend(fresh.iter().map(|(_, key)| (now, key.clone())).collect::<Vec<_>>());
+        for key in self.acknowledged.keys() {
+            self.durable.entry(key.clone()).or_insert(now);
+        }
     }
 
     /// The samples that `wanted` picks are about to be given up, as a checkpoint gives up what is in a block.
     pub(crate) fn let_go(&mut self, wanted: impl Fn(&K) -> bool) {
         let now = self.machine.ops();
-        self.let_go.extend(self.begun.keys().filter(|key| wanted(key)).map(|key| (now, key.clone())));
+        for key in self.begun.keys().filter(|key| wanted(key)) {
+            self.let_go.entry(key.clone()).or_insert(now);
+        }
     }
 
     /// Looks for what is promised at the moment `ops`, and for what was never written, in `found`.
-    fn check(&self, promised: &[(u64, K)], ops: u64, story: &str, found: &Samples<K>) {
-        for (_, key) in promised.iter().filter(|(when, _)| *when <= ops) {
-            if self.let_go.iter().any(|(when, gone)| *when <= ops && gone == key) {
-                continue;
+    fn check(&self, promised: &BTreeMap<K, u64>, ops: u64, story: &fmt::Arguments<'_>, found: &Samples<K>) {
+        for (key, _) in promised.iter().filter(|(_, when)| **when <= ops) {
+            if self.let_go.get(key).is_none_or(|when| *when > ops) {
+                assert_eq!(found.get(key), Some(&self.begun[key].1), "{key:?} was promised. {story}");
             }
-            assert_eq!(found.get(key), Some(&self.begun[key].1), "{key:?} was promised. {story}");
         }
         for (key, bits) in found {
             let begun = self.begun.get(key);
@@ -76,10 +80,9 @@ impl<K: Ord + Clone + Debug> History<K> {
     pub(crate) fn check_every_crash(&self, from: u64, recover: impl Fn(&Image) -> Samples<K>) -> usize {
         let cut = PowerCut { samples: samples_a_point(), ..PowerCut::default() };
         let mut known: BTreeMap<u64, Samples<K>> = BTreeMap::new();
-        let mut check = |image: &Image, promised: &[(u64, K)], ops: u64, last: &str| {
-            let story = format!("After a {last}: {}", image.story());
+        let mut check = |image: &Image, promised: &BTreeMap<K, u64>, ops: u64, last: &str| {
             let found = known.entry(image.fingerprint()).or_insert_with(|| recover(image));
-            self.check(promised, ops, &story, found);
+            self.check(promised, ops, &format_args!("After a {last}: {}", image.story()), found);
         };
         for point in self.machine.crash_points().filter(|point| point.ops >= from) {
             for (index, image) in point.killed().iter().enumerate() {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use narthex::error::{Error, ErrorKind};
 use narthex::fs::Env;
 use narthex::model::Labels;
 use narthex::testkit::{Image, SimHandle, splitmix64};
@@ -68,6 +69,18 @@ impl Script {
     fn sync(&mut self) {
         self.log.sync().unwrap();
         self.history.synced();
+    }
+
+    /// As [`commit`](Self::commit), on a disk that has room for half of it.
+    fn commit_on_a_full_disk(&mut self, reference: u64, t: i64) {
+        let key = (reference, t);
+        let mut record = Vec::new();
+        record::encode_samples([RefSample { reference, t, st: 0, v: f64::from_bits(bits(key)) }], &mut record);
+        self.history.begin(key, bits(key));
+        self.machine.set_capacity(Some(self.machine.used() + record.len() as u64 / 2));
+        let error = self.log.commit(&[&record]).unwrap_err();
+        assert_eq!(Error::from(error).kind(), ErrorKind::Full);
+        self.machine.set_capacity(None);
     }
 
     /// Kills the process and starts the next on what the page cache holds.
@@ -140,7 +153,7 @@ fn recover(image: &Image) -> Samples<Key> {
     found
 }
 
-/// Series come and go on being written to, segments fill up, the process is killed and starts again, old segments are
+/// Series come and go on being written to, segments fill up, the disk is full for a moment, the process is killed and starts again, old segments are
 /// given up for a checkpoint, twice.
 fn mixed(durability: Durability, compression: Compression) -> Script {
     let mut script = Script::new(durability, compression);
@@ -151,18 +164,22 @@ fn mixed(durability: Durability, compression: Compression) -> Script {
     // Larger than what is left of the segment, and than a page.
     script.commit((1..5).cycle().take(1700), 4);
     script.sync();
-    script.commit(1..5, 5);
+    for t in 40..52 {
+        script.commit(t % 3 + 1..5, t.cast_signed());
+    }
+    script.commit_on_a_full_disk(1, 60);
+    script.commit(1..5, 61);
     script.restart();
     script.add_series(5);
-    script.commit(1..6, 6);
+    script.commit(1..6, 62);
     script.log.next_segment().unwrap();
-    script.checkpoint(4);
-    script.commit(1..6, 7);
+    script.checkpoint(45);
+    script.commit(1..6, 70);
     script.restart();
-    script.commit(1..6, 8);
+    script.commit(1..6, 80);
     script.log.next_segment().unwrap();
-    script.checkpoint(6);
-    script.commit(2..6, 9);
+    script.checkpoint(62);
+    script.commit(2..6, 90);
     script
 }
 
