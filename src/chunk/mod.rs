@@ -12,6 +12,7 @@ mod error;
 mod histogram;
 mod start_time;
 mod varbit;
+mod writer;
 mod xor;
 mod xor2;
 
@@ -21,6 +22,7 @@ pub use error::ChunkError;
 pub use histogram::{
     Appended, Appender, FloatHistogramAppender, Floats, HistogramAppender, HistogramIter, Integers, Kind, counter_reset,
 };
+pub use writer::{ChunkWriter, Rules, WrittenChunk, rewrite};
 pub use xor::{XorAppender, XorIter};
 pub use xor2::{Xor2Appender, Xor2Iter};
 

@@ -28,7 +28,8 @@ pub use iter::HistogramIter;
 pub use kind::{Floats, Integers, Kind};
 
 use super::Encoding;
-use crate::model::CounterResetHint;
+use crate::model::{CounterResetHint, Value, is_stale};
+use kind::sealed::State as _;
 
 /// Appends native histograms with integer counts to a chunk.
 pub type HistogramAppender = Appender<Integers>;
@@ -63,5 +64,14 @@ fn reset_bits(hint: CounterResetHint) -> u8 {
         CounterResetHint::CounterReset => 0b1000_0000,
         CounterResetHint::NotCounterReset => 0b0100_0000,
         CounterResetHint::Gauge => 0b1100_0000,
+    }
+}
+
+/// Whether an appender would take `value`: a histogram has as many buckets as its spans say, unless it is a stale marker.
+pub(super) fn is_consistent(value: &Value) -> bool {
+    match value {
+        Value::Float(_) => true,
+        Value::Histogram(histogram) => is_stale(histogram.sum) || Integers::is_consistent(histogram),
+        Value::FloatHistogram(histogram) => is_stale(histogram.sum) || Floats::is_consistent(histogram),
     }
 }
