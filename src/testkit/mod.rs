@@ -4,6 +4,7 @@
 //! [`Env::simulated`](crate::fs::Env::simulated) gives the machine. Nothing here is compiled without the feature
 //! `testkit`.
 
+pub mod jsonl;
 mod workload;
 
 pub use crate::fs::sim::{CrashPoint, Image, Op, OpKind, PowerCut, START_MS, SimHandle, splitmix64};
