@@ -7,29 +7,16 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::batch::{Batch, Buffers, Kind, Pending};
 use super::error::Refusal;
-use super::series::Applied;
+use super::isolation::Ticket;
+use super::series::{Applied, Series, SeriesState};
 use super::{Head, SeriesRef};
+use crate::chunk::{Floats, Integers};
 use crate::error::Result;
-use crate::model::Labels;
-use crate::wal::record::{RefSample, encode_samples};
-
-/// A float that waits for its commit.
-#[derive(Debug, Clone, Copy)]
-struct PendingFloat {
-    series: SeriesRef,
-    /// The series' number in the log.
-    reference: u64,
-    t: i64,
-    v: f64,
-}
-
-/// An appender's memory.
-#[derive(Debug, Default)]
-pub(super) struct Buffers {
-    floats: Vec<PendingFloat>,
-    record: Vec<u8>,
-}
+use crate::model::{
+    CUSTOM_BUCKETS_SCHEMA, EXPONENTIAL_SCHEMA_MAX, Exemplar, FloatHistogram, Histogram, Labels, Metadata, is_stale,
+};
 
 /// What became of a commit's samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -79,7 +66,8 @@ impl Appender {
     /// Appends a float. With a `reference` from an earlier append to this head no look-up is needed; `labels` count if it
     /// is absent or stale. The series is created if there is none, and stays if the sample is refused.
     ///
-    /// A sample with the time and the value of the series' newest is accepted and changes nothing.
+    /// A sample with the time and the value of the series' newest is accepted and changes nothing. A stale marker for a
+    /// series of histograms becomes a histogram's.
     ///
     /// # Errors
     /// `Duplicate`, `OutOfOrder`, `TooOld`, `TooFarAhead`: the sample is refused, and only it. `LimitExceeded`: there
@@ -96,23 +84,156 @@ impl Appender {
     /// As [`append`](Appender::append).
     #[inline]
     pub fn append_packed(&mut self, reference: Option<SeriesRef>, packed: &[u8], t: i64, v: f64) -> Result<SeriesRef> {
-        if t < self.min_valid || t > self.max_valid || self.unbounded {
-            self.check_time(t)?;
-        }
-        let head = &*self.head;
-        let (series_ref, series) = match reference.and_then(|reference| Some((reference, head.known(reference)?))) {
-            Some(known) => known,
-            None => head.get_or_create(packed, None)?,
-        };
+        self.check_time(t)?;
+        let (series_ref, series) = self.head.resolve(reference, packed)?;
         if !series.is_newer(t) && series.lock().check_float(series, t, v)? == Applied::Same {
             return Ok(series_ref);
         }
-        self.buffers.floats.push(PendingFloat { series: series_ref, reference: series.reference(), t, v });
+        let reference = series.reference();
+        if !self.buffers.kinds.is_empty() {
+            match self.buffers.kinds.get(&series_ref) {
+                Some(Kind::Histogram | Kind::CustomHistogram) if is_stale(v) => {
+                    return self.append_histogram_packed(Some(series_ref), packed, t, stale_histogram(v));
+                }
+                Some(Kind::FloatHistogram | Kind::CustomFloatHistogram) if is_stale(v) => {
+                    return self.append_float_histogram_packed(Some(series_ref), packed, t, stale_float_histogram(v));
+                }
+                _ => self.buffers.make_room(series_ref, None),
+            }
+        }
+        self.buffers.batch.floats.push(Pending { series: series_ref, reference, t, value: v });
         Ok(series_ref)
     }
 
-    #[cold]
+    /// Appends a native histogram; see [`append`](Appender::append). A finer resolution than can be stored is reduced.
+    ///
+    /// # Errors
+    /// As [`append`](Appender::append); `InvalidInput` if the histogram contradicts itself.
+    pub fn append_histogram(
+        &mut self,
+        reference: Option<SeriesRef>,
+        labels: &Labels,
+        t: i64,
+        histogram: Histogram,
+    ) -> Result<SeriesRef> {
+        self.append_histogram_packed(reference, labels.as_packed(), t, histogram)
+    }
+
+    /// [`append_histogram`](Appender::append_histogram) with packed labels.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn append_histogram_packed(
+        &mut self,
+        reference: Option<SeriesRef>,
+        packed: &[u8],
+        t: i64,
+        mut histogram: Histogram,
+    ) -> Result<SeriesRef> {
+        self.check_time(t)?;
+        let invalid = |error: crate::model::HistogramError| Refusal::Histogram(error.to_string());
+        if is_too_fine(histogram.schema) {
+            histogram.reduce_resolution(EXPONENTIAL_SCHEMA_MAX).map_err(invalid)?;
+        }
+        if !is_stale(histogram.sum) {
+            histogram.validate().map_err(invalid)?;
+        }
+        let (series_ref, series) = self.head.resolve(reference, packed)?;
+        if !series.is_newer(t) && series.lock().check_histogram::<Integers>(series, t, &histogram)? == Applied::Same {
+            return Ok(series_ref);
+        }
+        let reference = series.reference();
+        self.buffers.make_room(series_ref, Some(Kind::of_histogram(&histogram)));
+        self.buffers.batch.histograms.push(Pending { series: series_ref, reference, t, value: histogram });
+        Ok(series_ref)
+    }
+
+    /// Appends a native histogram with float counts; see [`append_histogram`](Appender::append_histogram).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn append_float_histogram(
+        &mut self,
+        reference: Option<SeriesRef>,
+        labels: &Labels,
+        t: i64,
+        histogram: FloatHistogram,
+    ) -> Result<SeriesRef> {
+        self.append_float_histogram_packed(reference, labels.as_packed(), t, histogram)
+    }
+
+    /// [`append_float_histogram`](Appender::append_float_histogram) with packed labels.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn append_float_histogram_packed(
+        &mut self,
+        reference: Option<SeriesRef>,
+        packed: &[u8],
+        t: i64,
+        mut histogram: FloatHistogram,
+    ) -> Result<SeriesRef> {
+        self.check_time(t)?;
+        let invalid = |error: crate::model::HistogramError| Refusal::Histogram(error.to_string());
+        if is_too_fine(histogram.schema) {
+            histogram.reduce_resolution(EXPONENTIAL_SCHEMA_MAX).map_err(invalid)?;
+        }
+        if !is_stale(histogram.sum) {
+            histogram.validate().map_err(invalid)?;
+        }
+        let (series_ref, series) = self.head.resolve(reference, packed)?;
+        if !series.is_newer(t) && series.lock().check_histogram::<Floats>(series, t, &histogram)? == Applied::Same {
+            return Ok(series_ref);
+        }
+        let reference = series.reference();
+        self.buffers.make_room(series_ref, Some(Kind::of_float_histogram(&histogram)));
+        self.buffers.batch.float_histograms.push(Pending { series: series_ref, reference, t, value: histogram });
+        Ok(series_ref)
+    }
+
+    /// Attaches an exemplar to a series that there is. One that the series has already is accepted and changes nothing.
+    ///
+    /// # Errors
+    /// `InvalidInput`: there is no such series, or the exemplar's labels are too long; `OutOfOrder`, `Duplicate`: the
+    /// series has a newer one, or another one at that time.
+    pub fn append_exemplar(&mut self, reference: Option<SeriesRef>, labels: &Labels, exemplar: Exemplar) -> Result<()> {
+        if !self.head.exemplars.is_enabled() {
+            return Ok(());
+        }
+        let (series_ref, series) = self.head.existing(reference, labels.as_packed()).ok_or(Refusal::UnknownSeries)?;
+        if !self.head.exemplars.check(series_ref, &exemplar)? {
+            return Ok(());
+        }
+        let (reference, t) = (series.reference(), exemplar.t);
+        self.buffers.batch.exemplars.push(Pending { series: series_ref, reference, t, value: exemplar });
+        Ok(())
+    }
+
+    /// Says what the metric of a series is. It is kept by the metric's name.
+    ///
+    /// # Errors
+    /// `InvalidInput`: there is no such series.
+    pub fn update_metadata(
+        &mut self,
+        reference: Option<SeriesRef>,
+        labels: &Labels,
+        metadata: Metadata,
+    ) -> Result<SeriesRef> {
+        let (series_ref, series) = self.head.existing(reference, labels.as_packed()).ok_or(Refusal::UnknownSeries)?;
+        if !self.head.metadata.is(&series.lock().metric_name(), &metadata) {
+            let reference = series.reference();
+            self.buffers.batch.metadata.push(Pending { series: series_ref, reference, t: 0, value: metadata });
+        }
+        Ok(series_ref)
+    }
+
+    #[inline]
     fn check_time(&mut self, t: i64) -> Result<(), Refusal> {
+        if t < self.min_valid || t > self.max_valid || self.unbounded { self.check_odd_time(t) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn check_odd_time(&mut self, t: i64) -> Result<(), Refusal> {
         if t > self.max_valid {
             return Err(Refusal::TooFarAhead { t, now: self.head.env.clock.now_ms() });
         }
@@ -129,7 +250,7 @@ impl Appender {
     /// Samples that wait for the commit.
     #[must_use]
     pub fn pending(&self) -> usize {
-        self.buffers.floats.len()
+        self.buffers.batches().map(Batch::samples).sum()
     }
 
     /// Writes everything to the log, then makes it visible: all of it at once.
@@ -137,7 +258,12 @@ impl Appender {
     /// # Errors
     /// `Full`, `Io`: nothing was written and nothing will be visible; a later commit may succeed.
     pub fn commit(mut self) -> Result<Committed> {
-        self.log()?;
+        if self.buffers.batches().all(Batch::is_empty) {
+            return Ok(Committed::default());
+        }
+        if let Some(log) = &self.head.log {
+            log.commit(&self.buffers.encode())?;
+        }
         Ok(self.apply())
     }
 
@@ -146,75 +272,130 @@ impl Appender {
         drop(self);
     }
 
-    fn log(&mut self) -> Result<()> {
-        let Some(log) = &self.head.log else { return Ok(()) };
-        let Buffers { floats, record } = &mut self.buffers;
-        record.clear();
-        if floats.is_empty() {
-            return Ok(());
-        }
-        let samples = floats.iter().map(|f| RefSample { reference: f.reference, t: f.t, st: 0, v: f.v });
-        encode_samples(samples, record);
-        Ok(log.commit(&[record])?)
-    }
-
     fn apply(&mut self) -> Committed {
         let head = &*self.head;
-        let ticket = head.isolation.begin_commit();
-        // Read after the commit has begun: who raises the floor waits for those that began before.
-        let floor = head.floor.load(Ordering::Acquire);
-        let chunk_range = head.options.chunk_range;
-        let mut committed = Committed::default();
-        let (mut min, mut max, mut chunks) = (i64::MAX, i64::MIN, 0);
-        for &PendingFloat { series: reference, t, v, .. } in &self.buffers.floats {
-            let Some(series) = head.slots.get(reference.id()).filter(|_| t >= floor) else {
-                committed.lost += 1;
-                continue;
-            };
-            let mut state = series.lock();
-            if series.tag() != reference.tag() {
-                if series.tag() & !1 != reference.tag() {
-                    committed.lost += 1;
-                    continue;
-                }
-                series.revive(&mut state);
+        let mut commit = Commit::begin(head);
+        for batch in self.buffers.batches() {
+            for &Pending { series, t, value, .. } in &batch.floats {
+                commit.apply(series, t, |slot, state, ticket, chunk_range| {
+                    state.append_float(slot, ticket, chunk_range, t, value)
+                });
             }
-            match state.append_float(series, &ticket, chunk_range, t, v) {
-                Ok(Applied::Same) => {
-                    committed.same += 1;
-                    continue;
-                }
-                Ok(applied) => chunks += u64::from(applied == Applied::NewChunk),
-                Err(_) => {
-                    committed.lost += 1;
-                    continue;
+            for Pending { series, t, value, .. } in &batch.histograms {
+                commit.apply(*series, *t, |slot, state, ticket, chunk_range| {
+                    state.append_histogram::<Integers>(slot, ticket, chunk_range, *t, value)
+                });
+            }
+            for Pending { series, t, value, .. } in &batch.float_histograms {
+                commit.apply(*series, *t, |slot, state, ticket, chunk_range| {
+                    state.append_histogram::<Floats>(slot, ticket, chunk_range, *t, value)
+                });
+            }
+            for Pending { series, value, .. } in &batch.exemplars {
+                head.exemplars.add(*series, value.clone());
+            }
+            for Pending { series, value, .. } in &batch.metadata {
+                if let Some(slot) = head.known(*series) {
+                    head.metadata.set(&slot.lock().metric_name(), value);
                 }
             }
-            committed.appended += 1;
-            min = min.min(t);
-            max = max.max(t);
         }
-        head.counters.samples.fetch_add(committed.appended, Ordering::Relaxed);
-        head.counters.chunks.fetch_add(chunks, Ordering::Relaxed);
-        head.cover(min, max);
-        head.isolation.end_commit(ticket);
-        committed
+        commit.end()
+    }
+}
+
+fn is_too_fine(schema: i32) -> bool {
+    schema > EXPONENTIAL_SCHEMA_MAX && schema != CUSTOM_BUCKETS_SCHEMA
+}
+
+fn stale_histogram(sum: f64) -> Histogram {
+    Histogram { sum, ..Histogram::default() }
+}
+
+fn stale_float_histogram(sum: f64) -> FloatHistogram {
+    FloatHistogram { sum, ..FloatHistogram::default() }
+}
+
+/// A commit that is being applied.
+struct Commit<'a> {
+    head: &'a Head,
+    ticket: Ticket,
+    floor: i64,
+    chunk_range: i64,
+    committed: Committed,
+    chunks: u64,
+    min: i64,
+    max: i64,
+}
+
+impl<'a> Commit<'a> {
+    fn begin(head: &'a Head) -> Self {
+        let ticket = head.isolation.begin_commit();
+        Self {
+            head,
+            ticket,
+            // Read after the commit has begun: who raises the floor waits for those that began before.
+            floor: head.floor.load(Ordering::Acquire),
+            chunk_range: head.options.chunk_range,
+            committed: Committed::default(),
+            chunks: 0,
+            min: i64::MAX,
+            max: i64::MIN,
+        }
+    }
+
+    #[inline]
+    fn apply(
+        &mut self,
+        reference: SeriesRef,
+        t: i64,
+        append: impl FnOnce(&Series, &mut SeriesState, &Ticket, i64) -> Result<Applied, Refusal>,
+    ) {
+        let Some(series) = self.head.slots.get(reference.id()).filter(|_| t >= self.floor) else {
+            self.committed.lost += 1;
+            return;
+        };
+        let mut state = series.lock();
+        if series.tag() != reference.tag() {
+            if series.tag() & !1 != reference.tag() {
+                self.committed.lost += 1;
+                return;
+            }
+            series.revive(&mut state);
+        }
+        match append(series, &mut state, &self.ticket, self.chunk_range) {
+            Ok(Applied::Same) => self.committed.same += 1,
+            Ok(applied) => {
+                self.chunks += u64::from(applied == Applied::NewChunk);
+                self.committed.appended += 1;
+                self.min = self.min.min(t);
+                self.max = self.max.max(t);
+            }
+            Err(_) => self.committed.lost += 1,
+        }
+    }
+
+    fn end(self) -> Committed {
+        let counters = &self.head.counters;
+        counters.samples.fetch_add(self.committed.appended, Ordering::Relaxed);
+        counters.samples_lost.fetch_add(self.committed.lost, Ordering::Relaxed);
+        counters.chunks.fetch_add(self.chunks, Ordering::Relaxed);
+        self.head.cover(self.min, self.max);
+        self.head.isolation.end_commit(self.ticket);
+        self.committed
     }
 }
 
 impl Drop for Appender {
     fn drop(&mut self) {
-        /// Buffers kept for later appenders, and how large they may be.
+        /// Buffers kept for later appenders.
         const SPARE: usize = 8;
-        const LARGEST: usize = 1 << 16;
         self.head.isolation.end_append(self.id);
         let mut buffers = std::mem::take(&mut self.buffers);
-        buffers.floats.clear();
-        if buffers.floats.capacity() <= LARGEST {
-            let mut spare = self.head.buffers.lock();
-            if spare.len() < SPARE {
-                spare.push(buffers);
-            }
+        buffers.clear();
+        let mut spare = self.head.buffers.lock();
+        if spare.len() < SPARE {
+            spare.push(buffers);
         }
     }
 }

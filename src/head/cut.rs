@@ -8,6 +8,11 @@
 pub(super) const SAMPLES_PER_CHUNK: usize = 120;
 /// A float chunk larger than this takes no more samples: one more could be 19 bytes, and 1,024 is the limit.
 pub(super) const MAX_FLOAT_BYTES: usize = 1024 - 19;
+/// Bytes that a histogram chunk is meant to hold.
+pub(super) const HISTOGRAM_BYTES: usize = 1024;
+/// A histogram chunk of fewer samples than this is not cut for its size.
+pub(super) const MIN_HISTOGRAMS: usize = 10;
+
 /// The multiple of `range` at which a chunk that begins at `t` must have ended. Before 1970 it is the one after, since
 /// Go's division rounds towards zero.
 pub(super) fn range_end(t: i64, range: i64) -> i64 {

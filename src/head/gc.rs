@@ -19,6 +19,10 @@ use xxhash_rust::xxh64::xxh64;
 
 use super::label_index::{Pair, to_labels};
 use super::{Head, SeriesRef};
+use crate::error::Result;
+use crate::index::postings_for_matchers;
+use crate::model::{METRIC_NAME, Matcher, TimeRange};
+use crate::wal::record::{RefTombstone, encode_tombstones};
 
 /// Series that were marked when the clock of readers and appenders stood at `stamp`.
 #[derive(Debug)]
@@ -60,6 +64,35 @@ impl Head {
         self.collect()
     }
 
+    /// Deletes the samples in `range` of the series that pass all `matchers`: they are hidden, and gone when a block is cut.
+    /// Samples that come later are not deleted. How many series had any.
+    ///
+    /// # Errors
+    /// `Io`, `Full`: nothing is deleted.
+    pub fn delete(&self, range: TimeRange, matchers: &[Matcher]) -> Result<u64> {
+        let mut deleted = Vec::new();
+        for id in postings_for_matchers(&self.labels, matchers)?.into_vec() {
+            let Some(series) = self.slots.get(id) else { continue };
+            let state = series.lock();
+            let own = state.oldest().map(|oldest| TimeRange::new(oldest, series.newest()));
+            if let Some(range) = own.and_then(|own| own.intersect(&range)) {
+                deleted.push((id, RefTombstone { reference: series.reference(), range }));
+            }
+        }
+        if deleted.is_empty() {
+            return Ok(0);
+        }
+        if let Some(log) = &self.log {
+            let mut record = Vec::new();
+            encode_tombstones(deleted.iter().map(|(_, tombstone)| *tombstone), &mut record);
+            log.commit(&[&record])?;
+        }
+        for (id, RefTombstone { range, .. }) in &deleted {
+            self.tombstones.add(*id, *range);
+        }
+        Ok(deleted.len() as u64)
+    }
+
     /// Drops what [`truncate_memory`](Head::truncate_memory) left because somebody could still see it.
     pub fn collect(&self) -> Collected {
         let mut collected = self.remove_marked();
@@ -92,6 +125,9 @@ impl Head {
         let removed = self.remove_marked();
         collected.series += removed.series;
         collected.series_marked = removed.series_marked;
+        if collected.series > 0 {
+            self.metadata.retain(|name| self.labels.has(METRIC_NAME, name));
+        }
         collected
     }
 

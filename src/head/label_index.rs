@@ -219,6 +219,14 @@ impl LabelIndex {
         self.sorted(name).iter().flat_map(|pairs| pairs.iter()).map(|pair| pair.text().1.to_owned()).collect()
     }
 
+    /// Whether any series has the pair.
+    pub(super) fn has(&self, name: &str, value: &str) -> bool {
+        let packed = Labels::from_pairs([(name, value)]);
+        let packed = packed.as_packed();
+        let find = |index: &NameIndex| index.values.read().table.find(hash(packed), |p| p.packed() == packed).is_some();
+        self.names.read().get(name).is_some_and(find)
+    }
+
     /// Calls `each` with every pair and how many series have it: for statistics.
     pub(super) fn for_each_pair(&self, mut each: impl FnMut(&str, &str, u64)) {
         for name in self.names() {

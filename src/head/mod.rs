@@ -22,12 +22,16 @@
 #![warn(clippy::indexing_slicing)]
 
 mod appender;
+mod batch;
 mod checkpoint;
 mod cut;
 mod error;
+mod exemplars;
 mod gc;
 mod isolation;
 mod label_index;
+mod metadata;
+mod open;
 mod postings;
 mod range_head;
 mod reader;
@@ -61,9 +65,11 @@ pub use replay::Replayed;
 pub use series::HeadChunk;
 pub use stats::{Cardinality, HeadStats};
 
-use appender::Buffers;
+use batch::Buffers;
+use exemplars::Exemplars;
 use isolation::Isolation;
 use label_index::{LabelIndex, are_packed};
+use metadata::MetricMetadata;
 use series::Series;
 use series_map::SeriesMap;
 use slab::Slab;
@@ -131,6 +137,8 @@ pub struct Head {
     /// Series that are gone, by their number in the log, and the last segment in which records of them may stand.
     gone: Mutex<FixedMap<u64, u64>>,
     tombstones: HeadTombstones,
+    exemplars: Exemplars,
+    metadata: MetricMetadata,
     /// How far the log was shortened; held by who does.
     log_truncated: Mutex<i64>,
     counters: Counters,
@@ -146,6 +154,7 @@ struct Counters {
     series_removed: AtomicU64,
     chunks: AtomicU64,
     samples: AtomicU64,
+    samples_lost: AtomicU64,
 }
 
 impl fmt::Debug for Head {
@@ -181,6 +190,8 @@ impl Head {
             marked: Mutex::default(),
             gone: Mutex::default(),
             tombstones: HeadTombstones::default(),
+            exemplars: Exemplars::new(options.max_exemplars),
+            metadata: MetricMetadata::default(),
             log_truncated: Mutex::new(i64::MIN),
             counters: Counters::default(),
             buffers: Mutex::default(),
@@ -286,6 +297,24 @@ impl Head {
         shard.insert(hash, id);
         self.counters.series_created.fetch_add(1, Ordering::Relaxed);
         Ok((SeriesRef::new(id, tag), series))
+    }
+
+    /// The series that is meant, which is created if there is none.
+    #[inline]
+    fn resolve(&self, reference: Option<SeriesRef>, packed: &[u8]) -> Result<(SeriesRef, &Series), Refusal> {
+        match reference.and_then(|reference| Some((reference, self.known(reference)?))) {
+            Some(known) => Ok(known),
+            None => self.get_or_create(packed, None),
+        }
+    }
+
+    /// The series that is meant, if there is one.
+    fn existing(&self, reference: Option<SeriesRef>, packed: &[u8]) -> Option<(SeriesRef, &Series)> {
+        if let Some(known) = reference.and_then(|reference| Some((reference, self.known(reference)?))) {
+            return Some(known);
+        }
+        let hash = xxh64(packed, 0);
+        self.find(&self.map.shard(hash), hash, packed)
     }
 
     /// The series with these labels, if it is in `shard`.

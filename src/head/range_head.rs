@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use super::Head;
 use super::label_index::to_labels;
+use super::open::trim;
 use crate::block::{BlockRead, Symbols};
-use crate::chunk::{EncodedChunk, Encoding, XorAppender, samples};
+use crate::chunk::EncodedChunk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{ChunkMeta, SeriesId, postings_for_matchers};
-use crate::model::{Labels, Matcher, TimeRange, Value};
+use crate::model::{Labels, Matcher, TimeRange};
 
 /// The samples of the head in a span of time, without regard to who is still committing: nobody must be, in that span
 /// ([`Head::raise_floor`]). While it is there, nothing in the span is given back.
@@ -37,24 +38,6 @@ impl Drop for RangeHead {
 }
 
 impl RangeHead {
-    /// The chunk without the samples outside the range; with the times of its first and last sample. `None`: it has none
-    /// inside.
-    fn trim(&self, chunk: &EncodedChunk) -> Result<Option<(TimeRange, EncodedChunk)>> {
-        let mut open = XorAppender::new();
-        let mut span: Option<TimeRange> = None;
-        for sample in samples(chunk.encoding, &chunk.data) {
-            let sample = sample?;
-            if self.range.contains(sample.t) {
-                let Value::Float(v) = sample.value else {
-                    return Err(Error::new(ErrorKind::Unsupported, "cutting through a chunk of histograms"));
-                };
-                open.append(sample.t, v)?;
-                span.get_or_insert(TimeRange::new(sample.t, sample.t)).max = sample.t;
-            }
-        }
-        Ok(span.map(|span| (span, EncodedChunk { encoding: Encoding::Xor, data: open.take().data })))
-    }
-
     fn is_inside(&self, range: TimeRange) -> bool {
         self.range.min <= range.min && range.max <= self.range.max
     }
@@ -116,7 +99,7 @@ impl BlockRead for RangeHead {
         }
         // From behind, since a chunk without samples inside goes.
         for (index, chunk) in straddling.into_iter().rev() {
-            match (self.trim(&chunk)?, chunks.get_mut(index)) {
+            match (trim(&chunk, self.range)?, chunks.get_mut(index)) {
                 (Some((range, _)), Some(meta)) => (meta.min_time, meta.max_time) = (range.min, range.max),
                 _ => drop(chunks.remove(index)),
             }
@@ -139,7 +122,7 @@ impl BlockRead for RangeHead {
         if self.is_inside(range) {
             return Ok(chunk);
         }
-        let trimmed = self.trim(&chunk)?;
+        let trimmed = trim(&chunk, self.range)?;
         trimmed.map(|(_, chunk)| chunk).ok_or_else(|| no_series(id))
     }
 

@@ -9,7 +9,7 @@ use super::label_index::to_labels;
 use super::series::HeadChunk;
 use crate::error::Result;
 use crate::index::{SeriesId, postings_for_matchers};
-use crate::model::{Labels, Matcher, TimeRange};
+use crate::model::{Exemplar, Labels, Matcher, Metadata, TimeRange};
 
 /// A view of the head: what was committed when it was made. Keeps what it can see from being given back, and stops
 /// nobody.
@@ -90,5 +90,33 @@ impl HeadReader {
     #[must_use]
     pub fn label_values(&self, name: &str) -> Vec<String> {
         self.head.labels.values(name)
+    }
+
+    /// The exemplars in `range` of the series that pass any of the lists of matchers, in label order.
+    ///
+    /// # Errors
+    /// As [`select`](HeadReader::select).
+    pub fn exemplars(&self, range: TimeRange, matchers: &[&[Matcher]]) -> Result<Vec<(Labels, Vec<Exemplar>)>> {
+        let mut wanted = Vec::with_capacity(matchers.len());
+        for matchers in matchers {
+            wanted.push(postings_for_matchers(&self.head.labels, matchers)?);
+        }
+        let mut buffer = Vec::new();
+        let mut found = Vec::new();
+        for (reference, exemplars) in self.head.exemplars.in_range(range) {
+            if wanted.iter().any(|postings| postings.contains(reference.id()))
+                && let Some(series) = self.head.known(reference)
+            {
+                found.push((to_labels(series.lock().labels(), &mut buffer), exemplars));
+            }
+        }
+        found.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Ok(found)
+    }
+
+    /// What is known of one metric or of all, sorted by name.
+    #[must_use]
+    pub fn metadata(&self, metric: Option<&str>) -> Vec<(String, Metadata)> {
+        self.head.metadata.get(metric)
     }
 }

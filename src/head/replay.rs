@@ -13,16 +13,19 @@
 //! after it under the same labels is another one.
 
 use std::path::Path;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use parking_lot::Mutex;
 
+use super::error::Refusal;
 use super::isolation::Ticket;
-use super::series::Applied;
+use super::series::{Applied, Series, SeriesState};
 use super::{Head, SeriesRef};
+use crate::chunk::{Floats, Integers};
 use crate::codec::FixedMap;
 use crate::error::Result;
 use crate::fs::Env;
-use crate::model::TimeRange;
+use crate::model::{Exemplar, FloatHistogram, Histogram, Metadata, TimeRange};
 use crate::wal::record::{self, RecordType, RefSample};
 use crate::wal::{Damage, Decompressor, LogReader, Position, StoredRecord};
 
@@ -103,6 +106,11 @@ enum Samples {
     #[default]
     None,
     Floats(Vec<Vec<(SeriesRef, i64, f64)>>),
+    Histograms(Vec<Vec<(SeriesRef, i64, Box<Histogram>)>>),
+    FloatHistograms(Vec<Vec<(SeriesRef, i64, Box<FloatHistogram>)>>),
+    /// Not samples: applied by one task, behind the samples of the run.
+    Exemplars(Vec<(SeriesRef, Exemplar)>),
+    Metadata(Vec<(SeriesRef, Metadata)>),
 }
 
 /// What a partition's worker counted.
@@ -159,7 +167,7 @@ impl Head {
                 }
             }
         }
-        self.last_reference.store(references.last, std::sync::atomic::Ordering::Release);
+        self.last_reference.store(references.last, Release);
         // Records under a second number may stand in any segment up to here.
         let last = replayed.last_segment.unwrap_or(0);
         self.gone.lock().extend(references.second.iter().map(|reference| (*reference, last)));
@@ -232,11 +240,11 @@ impl Head {
         let tasks = records.chunks_mut(share).map(|records| task(move || scatter(records)));
         env.executor.join_all(tasks.collect());
 
-        let records = &*records;
+        let applied = &*records;
         let total = Mutex::new(Tally::default());
         let apply = |part| {
             let mut tally = Tally::default();
-            for record in records {
+            for record in applied {
                 self.replay_part(&record.samples, part, &mut tally);
             }
             let mut total = total.lock();
@@ -251,10 +259,13 @@ impl Head {
         env.executor.join_all(tasks.collect());
 
         let total = total.into_inner();
+        for record in records {
+            self.replay_others(&mut record.samples);
+        }
         replayed.samples += total.samples;
         replayed.samples_skipped += total.skipped;
-        self.counters.samples.fetch_add(total.samples, std::sync::atomic::Ordering::Relaxed);
-        self.counters.chunks.fetch_add(total.chunks, std::sync::atomic::Ordering::Relaxed);
+        self.counters.samples.fetch_add(total.samples, Relaxed);
+        self.counters.chunks.fetch_add(total.chunks, Relaxed);
         self.cover(total.min, total.max);
     }
 
@@ -273,20 +284,74 @@ impl Head {
     }
 
     fn replay_part(&self, samples: &Samples, part: usize, tally: &mut Tally) {
-        let floor = self.floor.load(std::sync::atomic::Ordering::Relaxed);
         let chunk_range = self.options.chunk_range;
+        let ticket = &Ticket::REPLAY;
         match samples {
-            Samples::None => {}
             Samples::Floats(parts) => {
                 for &(reference, t, v) in parts.get(part).into_iter().flatten() {
-                    let Some(series) = self.slots.get(reference.id()).filter(|_| t >= floor) else {
-                        tally.skipped += 1;
-                        continue;
-                    };
-                    let applied = series.lock().append_float(series, &Ticket::REPLAY, chunk_range, t, v);
-                    tally.note(t, applied.ok());
+                    self.replay_sample(reference, t, tally, |series, state| {
+                        state.append_float(series, ticket, chunk_range, t, v)
+                    });
                 }
             }
+            Samples::Histograms(parts) => {
+                for (reference, t, histogram) in parts.get(part).into_iter().flatten() {
+                    self.replay_sample(*reference, *t, tally, |series, state| {
+                        state.append_histogram::<Integers>(series, ticket, chunk_range, *t, histogram)
+                    });
+                }
+            }
+            Samples::FloatHistograms(parts) => {
+                for (reference, t, histogram) in parts.get(part).into_iter().flatten() {
+                    self.replay_sample(*reference, *t, tally, |series, state| {
+                        state.append_histogram::<Floats>(series, ticket, chunk_range, *t, histogram)
+                    });
+                }
+            }
+            Samples::None | Samples::Exemplars(_) | Samples::Metadata(_) => {}
+        }
+    }
+
+    #[inline]
+    fn replay_sample(
+        &self,
+        reference: SeriesRef,
+        t: i64,
+        tally: &mut Tally,
+        append: impl FnOnce(&Series, &mut SeriesState) -> Result<Applied, Refusal>,
+    ) {
+        let Some(series) = self.slots.get(reference.id()).filter(|_| t >= self.floor.load(Relaxed)) else {
+            tally.skipped += 1;
+            return;
+        };
+        match append(series, &mut series.lock()) {
+            Err(_) | Ok(Applied::Same) => tally.skipped += 1,
+            Ok(applied) => {
+                tally.samples += 1;
+                tally.chunks += u64::from(applied == Applied::NewChunk);
+                tally.min = tally.min.min(t);
+                tally.max = tally.max.max(t);
+            }
+        }
+    }
+
+    fn replay_others(&self, samples: &mut Samples) {
+        match std::mem::take(samples) {
+            Samples::Exemplars(exemplars) => {
+                for (series, exemplar) in exemplars {
+                    if exemplar.t >= self.floor.load(Relaxed) {
+                        self.exemplars.add(series, exemplar);
+                    }
+                }
+            }
+            Samples::Metadata(entries) => {
+                for (reference, metadata) in entries {
+                    if let Some(series) = self.slots.get(reference.id()) {
+                        self.metadata.set(&series.lock().metric_name(), &metadata);
+                    }
+                }
+            }
+            _ => {}
         }
     }
 
@@ -309,45 +374,76 @@ impl Head {
     }
 }
 
-impl Tally {
-    fn note(&mut self, t: i64, applied: Option<Applied>) {
-        match applied {
-            None | Some(Applied::Same) => self.skipped += 1,
-            Some(applied) => {
-                self.samples += 1;
-                self.chunks += u64::from(applied == Applied::NewChunk);
-                self.min = self.min.min(t);
-                self.max = self.max.max(t);
-            }
-        }
-    }
-}
-
 fn task<'a>(task: impl FnOnce() + Send + 'a) -> Box<dyn FnOnce() + Send + 'a> {
     Box::new(task)
 }
 
-/// Decodes a record's samples and sorts them by the partition of their series.
+/// Decodes a record and looks its series up; samples go to the partition of their series.
 fn scatter(record: &mut Record, references: &References, parts: usize, floats: &mut Vec<RefSample>) {
-    #[expect(clippy::single_match, reason = "histograms come next")]
-    match record.kind {
+    let Record { bytes, kind, samples, unknown, bad, .. } = record;
+    let mut find = |reference| {
+        let series = references.get(reference);
+        *unknown += u64::from(series.is_none());
+        series
+    };
+    let decoded = match kind {
         Some(RecordType::Samples | RecordType::SamplesSt) => {
             floats.clear();
-            record.bad = record::decode_samples(&record.bytes, floats).err().map(|error| error.to_string());
-            let mut lists: Vec<Vec<_>> = (0..parts).map(|_| Vec::with_capacity(floats.len() / parts + 8)).collect();
-            for sample in floats.iter() {
-                match references.get(sample.reference) {
-                    Some(series) => {
-                        if let Some(list) = lists.get_mut(series.id() as usize % parts) {
-                            list.push((series, sample.t, sample.v));
-                        }
-                    }
-                    None => record.unknown += 1,
-                }
-            }
-            record.samples = Samples::Floats(lists);
+            let decoded = record::decode_samples(bytes, floats);
+            let found = floats.iter().filter_map(|s| Some((find(s.reference)?, s.t, s.v)));
+            *samples = Samples::Floats(partition(found, floats.len(), parts));
+            decoded
         }
-        _ => {}
+        Some(RecordType::Histograms | RecordType::CustomHistograms | RecordType::HistogramsSt) => {
+            let mut decoded = Vec::new();
+            let result = record::decode_histograms(bytes, &mut decoded);
+            let count = decoded.len();
+            let found = decoded.into_iter().filter_map(|s| Some((find(s.reference)?, s.t, s.histogram)));
+            *samples = Samples::Histograms(partition(found, count, parts));
+            result
+        }
+        Some(RecordType::FloatHistograms | RecordType::CustomFloatHistograms | RecordType::FloatHistogramsSt) => {
+            let mut decoded = Vec::new();
+            let result = record::decode_float_histograms(bytes, &mut decoded);
+            let count = decoded.len();
+            let found = decoded.into_iter().filter_map(|s| Some((find(s.reference)?, s.t, s.histogram)));
+            *samples = Samples::FloatHistograms(partition(found, count, parts));
+            result
+        }
+        Some(RecordType::Exemplars) => {
+            let mut decoded = Vec::new();
+            let result = record::decode_exemplars(bytes, &mut decoded);
+            let found = decoded.into_iter().filter_map(|e| Some((find(e.reference)?, e.exemplar)));
+            *samples = Samples::Exemplars(found.collect());
+            result
+        }
+        Some(RecordType::Metadata) => {
+            let mut decoded = Vec::new();
+            let result = record::decode_metadata(bytes, &mut decoded);
+            let found = decoded.into_iter().filter_map(|m| Some((find(m.reference)?, m.metadata)));
+            *samples = Samples::Metadata(found.collect());
+            result
+        }
+        // Series were read before, deletions are read after; marks do not stand in this log, and what else there is
+        // came from a later program.
+        Some(RecordType::Series | RecordType::Tombstones | RecordType::MmapMarkers) | None => Ok(()),
+    };
+    if let Err(error) = decoded {
+        *bad = Some(error.to_string());
     }
-    record.bytes = Vec::new();
+    *bytes = Vec::new();
+}
+
+fn partition<T>(
+    samples: impl Iterator<Item = (SeriesRef, i64, T)>,
+    count: usize,
+    parts: usize,
+) -> Vec<Vec<(SeriesRef, i64, T)>> {
+    let mut lists: Vec<Vec<_>> = (0..parts).map(|_| Vec::with_capacity(count / parts + count / 8 + 1)).collect();
+    for sample in samples {
+        if let Some(list) = lists.get_mut(sample.0.id() as usize % parts) {
+            list.push(sample);
+        }
+    }
+    lists
 }

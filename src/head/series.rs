@@ -4,16 +4,19 @@
 //! so that checking a sample locks nothing. Everything else stands under one lock of a byte, taken once a sample at
 //! commit, and once a query.
 
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::cmp::Ordering;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::cut::{MAX_FLOAT_BYTES, SAMPLES_PER_CHUNK, predict_end, range_end};
+use super::cut::range_end;
 use super::error::Refusal;
 use super::isolation::{History, Snapshot, Ticket};
 use super::label_index::Pairs;
-use crate::chunk::{EncodedChunk, XorAppender};
-use crate::model::TimeRange;
+use super::open::{HistogramKind, Next, Open, OpenHistogram, Times};
+use crate::chunk::{ChunkError, EncodedChunk, Floats, Integers, XorAppender};
+use crate::model::{FloatHistogram, Histogram, METRIC_NAME, Sample, TimeRange, Value, is_stale};
 
 /// A slot for a series. A slot without labels is free.
 #[derive(Debug)]
@@ -42,16 +45,6 @@ pub(super) struct SeriesState {
     /// The number of the first chunk: how many were dropped before it.
     first_number: u32,
     history: History,
-}
-
-/// The chunk that grows.
-#[derive(Debug, Default)]
-enum Open {
-    /// None yet.
-    #[default]
-    None,
-    /// Of floats.
-    Float(XorAppender),
 }
 
 /// A chunk that takes no more samples.
@@ -104,48 +97,48 @@ impl Series {
     /// The generation; odd while the series is about to be removed.
     #[inline]
     pub(super) fn tag(&self) -> u32 {
-        self.tag.load(Ordering::Acquire)
+        self.tag.load(Acquire)
     }
 
     /// The series' number in the log.
     #[inline]
     pub(super) fn reference(&self) -> u64 {
-        self.reference.load(Ordering::Relaxed)
+        self.reference.load(Relaxed)
     }
 
     /// The newest sample's time; `i64::MIN` if there is none.
     #[inline]
     pub(super) fn newest(&self) -> i64 {
-        self.newest.load(Ordering::Acquire)
+        self.newest.load(Acquire)
     }
 
     /// Makes the slot a series, under its lock; gives the generation.
     pub(super) fn occupy(&self, state: &mut SeriesState, labels: Pairs, reference: u64) -> u32 {
         state.labels = labels;
-        self.reference.store(reference, Ordering::Relaxed);
+        self.reference.store(reference, Relaxed);
         // Slots begin at 0, which no reference has; a removal leaves the next even number.
         let tag = self.tag().max(2);
-        self.tag.store(tag, Ordering::Release);
+        self.tag.store(tag, Release);
         tag
     }
 
     /// Marks the series as about to be removed, under its lock.
     pub(super) fn mark_dying(&self, _state: &mut SeriesState) {
-        self.tag.fetch_or(1, Ordering::AcqRel);
+        self.tag.fetch_or(1, AcqRel);
     }
 
     /// Takes the mark away, under the lock; gives the generation.
     pub(super) fn revive(&self, _state: &mut SeriesState) -> u32 {
-        self.tag.fetch_and(!1, Ordering::AcqRel) & !1
+        self.tag.fetch_and(!1, AcqRel) & !1
     }
 
     /// Empties the slot, under its lock; gives the labels it had.
     pub(super) fn vacate(&self, state: &mut SeriesState) -> Pairs {
         let tag = (self.tag() & !1).wrapping_add(2);
         // Never 0: that is a slot without a past.
-        self.tag.store(if tag == 0 { 2 } else { tag }, Ordering::Release);
-        self.newest.store(i64::MIN, Ordering::Release);
-        self.reference.store(0, Ordering::Relaxed);
+        self.tag.store(if tag == 0 { 2 } else { tag }, Release);
+        self.newest.store(i64::MIN, Release);
+        self.reference.store(0, Relaxed);
         std::mem::take(state).labels
     }
 
@@ -162,25 +155,48 @@ impl SeriesState {
         &self.labels
     }
 
+    /// The metric's name, or "".
+    pub(super) fn metric_name(&self) -> String {
+        let name = self.labels.iter().map(|pair| pair.text()).find(|(name, _)| *name == METRIC_NAME);
+        name.map_or("", |(_, value)| value).to_owned()
+    }
+
     /// Whether a float can be appended.
     ///
     /// # Errors
     /// `Duplicate` or `OutOfOrder`.
     pub(super) fn check_float(&self, series: &Series, t: i64, v: f64) -> Result<Applied, Refusal> {
+        self.check(series, t, |last| match &last.value {
+            Value::Float(last) => last.to_bits() == v.to_bits(),
+            // It would have become a stale marker of the series' own kind.
+            _ => is_stale(v) && last.is_stale(),
+        })
+    }
+
+    /// Whether a histogram can be appended.
+    ///
+    /// # Errors
+    /// `Duplicate` or `OutOfOrder`.
+    pub(super) fn check_histogram<K: HistogramKind>(
+        &self,
+        series: &Series,
+        t: i64,
+        histogram: &K::Histogram,
+    ) -> Result<Applied, Refusal> {
+        self.check(series, t, |last| K::is(last, histogram))
+    }
+
+    fn check(&self, series: &Series, t: i64, is_it: impl FnOnce(&Sample) -> bool) -> Result<Applied, Refusal> {
         let newest = series.newest();
-        if t > newest {
-            return Ok(Applied::Appended);
-        }
-        match &self.open {
-            _ if t < newest => Err(Refusal::OutOfOrder { t, newest }),
-            Open::Float(open) if open.last().is_some_and(|(_, last)| last.to_bits() == v.to_bits()) => {
-                Ok(Applied::Same)
-            }
-            _ => Err(Refusal::Duplicate { t }),
+        match t.cmp(&newest) {
+            Ordering::Greater => Ok(Applied::Appended),
+            Ordering::Less => Err(Refusal::OutOfOrder { t, newest }),
+            Ordering::Equal if self.open.last().is_some_and(|last| is_it(&last)) => Ok(Applied::Same),
+            Ordering::Equal => Err(Refusal::Duplicate { t }),
         }
     }
 
-    /// Appends a float.
+    /// Appends a float. A stale marker becomes one of the series' own kind.
     ///
     /// # Errors
     /// As [`check_float`](SeriesState::check_float).
@@ -197,46 +213,84 @@ impl SeriesState {
         if t <= newest {
             return self.check_float(series, t, v);
         }
+        if is_stale(v) {
+            match self.open {
+                Open::Histogram(_) => {
+                    let stale = Histogram { sum: v, ..Histogram::default() };
+                    return self.append_histogram::<Integers>(series, ticket, chunk_range, t, &stale);
+                }
+                Open::FloatHistogram(_) => {
+                    let stale = FloatHistogram { sum: v, ..FloatHistogram::default() };
+                    return self.append_histogram::<Floats>(series, ticket, chunk_range, t, &stale);
+                }
+                Open::Float(_) | Open::None => {}
+            }
+        }
         self.history.note(ticket, newest);
+        let mut times = Times { since: self.open_since, newest, next_at: self.next_at };
         let mut applied = Applied::Appended;
-        if !self.takes_float(newest, t) {
-            self.cut(newest);
-            applied = Applied::NewChunk;
-            self.open = Open::Float(XorAppender::new());
-            self.open_since = t;
-            self.next_at = range_end(t, chunk_range);
+        match self.open.takes_float(&mut times, t) {
+            Some(()) => self.next_at = times.next_at,
+            None => {
+                let full = self.open.take();
+                self.begin(full, newest, t, chunk_range);
+                self.open = Open::Float(XorAppender::new());
+                applied = Applied::NewChunk;
+            }
         }
         if let Open::Float(open) = &mut self.open {
             // Full at 65,535 samples; chunks are cut at 240.
             let _ = open.append(t, v);
         }
-        series.newest.store(t, Ordering::Release);
+        series.newest.store(t, Release);
         Ok(applied)
     }
 
-    /// Whether the open chunk takes a float at `t`; predicts its end when it is time to.
-    #[inline]
-    fn takes_float(&mut self, newest: i64, t: i64) -> bool {
-        let Open::Float(open) = &self.open else { return false };
-        if open.len_bytes() > MAX_FLOAT_BYTES {
-            return false;
+    /// Appends a histogram.
+    ///
+    /// # Errors
+    /// As [`check_histogram`](SeriesState::check_histogram); `Histogram` if it contradicts itself.
+    pub(super) fn append_histogram<K: HistogramKind>(
+        &mut self,
+        series: &Series,
+        ticket: &Ticket,
+        chunk_range: i64,
+        t: i64,
+        histogram: &K::Histogram,
+    ) -> Result<Applied, Refusal> {
+        let newest = series.newest();
+        if t <= newest {
+            return self.check_histogram::<K>(series, t, histogram);
         }
-        let samples = open.sample_count();
-        if samples == SAMPLES_PER_CHUNK / 4 {
-            self.next_at = predict_end(self.open_since, newest, self.next_at, 4.0);
+        let invalid = |error: ChunkError| Refusal::Histogram(error.to_string());
+        let mut times = Times { since: self.open_since, newest, next_at: self.next_at };
+        let mut applied = Applied::Appended;
+        if let Some(open) = K::of(&mut self.open) {
+            let next = open.append(&mut times, chunk_range, t, histogram).map_err(invalid)?;
+            self.next_at = times.next_at;
+            if let Next::Full(full) = next {
+                self.begin(Some(full), newest, t, chunk_range);
+                applied = Applied::NewChunk;
+            }
+        } else {
+            let open = OpenHistogram::<K>::begin(t, histogram).map_err(invalid)?;
+            let full = self.open.take();
+            self.begin(full, newest, t, chunk_range);
+            self.open = K::into_open(open);
+            applied = Applied::NewChunk;
         }
-        // Twice as many samples as meant: the prediction was wrong, they come faster now.
-        t < self.next_at && samples < 2 * SAMPLES_PER_CHUNK
+        self.history.note(ticket, newest);
+        series.newest.store(t, Release);
+        Ok(applied)
     }
 
-    /// Puts the open chunk, whose last sample is at `newest`, to the full ones.
-    fn cut(&mut self, newest: i64) {
-        let chunk = match &mut self.open {
-            Open::None => return,
-            Open::Float(open) => open.take(),
-        };
-        self.full.push(FullChunk { range: TimeRange::new(self.open_since, newest), chunk });
-        self.open = Open::None;
+    /// Puts a full chunk, whose last sample is at `newest`, to the others: the open one begins at `t`.
+    fn begin(&mut self, full: Option<EncodedChunk>, newest: i64, t: i64, chunk_range: i64) {
+        if let Some(chunk) = full {
+            self.full.push(FullChunk { range: TimeRange::new(self.open_since, newest), chunk });
+        }
+        self.open_since = t;
+        self.next_at = range_end(t, chunk_range);
     }
 
     /// Appends the chunks that touch `range` to `chunks`, oldest first. The open one is copied as it is now.
@@ -255,7 +309,7 @@ impl SeriesState {
 
     /// Calls `each` with the number and the range of all chunks that touch `range`, oldest first.
     pub(super) fn ranges(&self, series: &Series, range: TimeRange, mut each: impl FnMut(u32, TimeRange)) {
-        let open = (!matches!(self.open, Open::None)).then(|| TimeRange::new(self.open_since, series.newest()));
+        let open = (!self.open.is_none()).then(|| TimeRange::new(self.open_since, series.newest()));
         let ranges = self.full.iter().map(|full| full.range).chain(open);
         (self.first_number..).zip(ranges).filter(|(_, own)| own.overlaps(&range)).for_each(|(n, own)| each(n, own));
     }
@@ -281,7 +335,7 @@ impl SeriesState {
     pub(super) fn drop_before(&mut self, series: &Series, t: i64) -> usize {
         let mut dropped = self.full.partition_point(|full| full.range.max < t);
         self.full.drain(..dropped);
-        if self.full.is_empty() && series.newest() < t && !matches!(self.open, Open::None) {
+        if self.full.is_empty() && series.newest() < t && !self.open.is_none() {
             self.open = Open::None;
             dropped += 1;
         }
@@ -294,7 +348,7 @@ impl SeriesState {
 
     /// Whether there is no sample.
     pub(super) fn is_empty(&self) -> bool {
-        self.full.is_empty() && matches!(self.open, Open::None)
+        self.full.is_empty() && self.open.is_none()
     }
 
     /// The first sample's time, if there is one.
@@ -309,19 +363,10 @@ impl SeriesState {
     /// Bytes beside the slot: labels' references, chunks, records.
     pub(super) fn heap_bytes(&self) -> usize {
         let full: usize = self.full.iter().map(|full| full.chunk.data.len()).sum();
-        let open = match &self.open {
-            Open::None => 0,
-            Open::Float(open) => open.capacity(),
-        };
-        self.labels.len() * 8 + self.full.capacity() * size_of::<FullChunk>() + full + open + self.history.heap_bytes()
-    }
-}
-
-impl Open {
-    fn copy(&self) -> Option<EncodedChunk> {
-        match self {
-            Self::None => None,
-            Self::Float(open) => Some(open.to_chunk()),
-        }
+        self.labels.len() * 8
+            + self.full.capacity() * size_of::<FullChunk>()
+            + full
+            + self.open.heap_bytes()
+            + self.history.heap_bytes()
     }
 }

@@ -22,6 +22,10 @@ pub struct HeadStats {
     pub chunks: u64,
     /// Samples appended so far.
     pub samples: u64,
+    /// Samples that were accepted and then lost to another commit.
+    pub samples_lost: u64,
+    /// Exemplars in memory.
+    pub exemplars: u64,
     /// Distinct label pairs.
     pub label_pairs: u64,
     /// The oldest sample's time.
@@ -90,6 +94,8 @@ impl Head {
             series_removed: counter(&self.counters.series_removed),
             chunks: counter(&self.counters.chunks),
             samples: counter(&self.counters.samples),
+            samples_lost: counter(&self.counters.samples_lost),
+            exemplars: self.exemplars.len() as u64,
             label_pairs: label_pairs as u64,
             min_time: self.min_time(),
             max_time: self.max_time(),

@@ -1,0 +1,172 @@
+//! What an appender has collected, as the log takes it.
+//!
+//! A batch holds one kind of sample a series at most: the log writes the floats of a commit before its histograms, and
+//! they are applied in that order too, so a series that changes its kind begins a new batch.
+
+use super::SeriesRef;
+use crate::codec::FixedMap;
+use crate::model::{CUSTOM_BUCKETS_SCHEMA, Exemplar, FloatHistogram, Histogram, Metadata};
+use crate::wal::record::{
+    RefSample, encode_custom_float_histograms, encode_custom_histograms, encode_exemplars, encode_float_histograms,
+    encode_histograms, encode_metadata, encode_samples,
+};
+
+/// A value that waits for its commit.
+#[derive(Debug, Clone)]
+pub(super) struct Pending<T> {
+    pub(super) series: SeriesRef,
+    /// The series' number in the log.
+    pub(super) reference: u64,
+    pub(super) t: i64,
+    pub(super) value: T,
+}
+
+/// Which record a histogram goes into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Histogram,
+    CustomHistogram,
+    FloatHistogram,
+    CustomFloatHistogram,
+}
+
+impl Kind {
+    pub(super) fn of_histogram(histogram: &Histogram) -> Self {
+        if histogram.schema == CUSTOM_BUCKETS_SCHEMA { Self::CustomHistogram } else { Self::Histogram }
+    }
+
+    pub(super) fn of_float_histogram(histogram: &FloatHistogram) -> Self {
+        if histogram.schema == CUSTOM_BUCKETS_SCHEMA { Self::CustomFloatHistogram } else { Self::FloatHistogram }
+    }
+}
+
+/// What is written and applied together.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) floats: Vec<Pending<f64>>,
+    pub(super) histograms: Vec<Pending<Histogram>>,
+    pub(super) float_histograms: Vec<Pending<FloatHistogram>>,
+    pub(super) exemplars: Vec<Pending<Exemplar>>,
+    pub(super) metadata: Vec<Pending<Metadata>>,
+}
+
+/// An appender's memory.
+#[derive(Debug, Default)]
+pub(super) struct Buffers {
+    /// Batches that are complete.
+    pub(super) done: Vec<Batch>,
+    /// The batch that grows.
+    pub(super) batch: Batch,
+    /// The kinds of the series in it that have histograms.
+    pub(super) kinds: FixedMap<SeriesRef, Kind>,
+    /// Encoded records, one behind the other, and where each ends.
+    records: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Batch {
+    pub(super) fn is_empty(&self) -> bool {
+        self.samples() == 0 && self.exemplars.is_empty() && self.metadata.is_empty()
+    }
+
+    pub(super) fn samples(&self) -> usize {
+        self.floats.len() + self.histograms.len() + self.float_histograms.len()
+    }
+
+    fn clear(&mut self) {
+        self.floats.clear();
+        self.histograms.clear();
+        self.float_histograms.clear();
+        self.exemplars.clear();
+        self.metadata.clear();
+    }
+}
+
+impl Buffers {
+    /// Begins a new batch if a series in this one has samples of another kind than `kind`; `None` is a float.
+    pub(super) fn make_room(&mut self, series: SeriesRef, kind: Option<Kind>) {
+        let before = self.kinds.get(&series).copied();
+        // Histograms after floats are in order within a batch; any other change is not.
+        if before.is_some() && before != kind {
+            self.done.push(std::mem::take(&mut self.batch));
+            self.kinds.clear();
+        }
+        if let Some(kind) = kind {
+            self.kinds.insert(series, kind);
+        }
+    }
+
+    /// Forgets everything, and keeps memory of a reasonable size.
+    pub(super) fn clear(&mut self) {
+        const LARGEST: usize = 1 << 16;
+        self.done.clear();
+        self.kinds.clear();
+        if self.batch.samples() > LARGEST || self.batch.exemplars.len() > LARGEST {
+            self.batch = Batch::default();
+        }
+        self.batch.clear();
+        if self.records.capacity() > LARGEST * 16 {
+            self.records = Vec::new();
+        }
+    }
+
+    /// All batches in order.
+    pub(super) fn batches(&self) -> impl Iterator<Item = &Batch> {
+        self.done.iter().chain([&self.batch])
+    }
+
+    /// The records of all batches, in the order in which they are to stand in the log.
+    pub(super) fn encode(&mut self) -> Vec<&[u8]> {
+        self.records.clear();
+        self.ends.clear();
+        let (out, ends) = (&mut self.records, &mut self.ends);
+        for batch in self.done.iter().chain([&self.batch]) {
+            batch.encode(out, &mut |out| {
+                if ends.last().copied().unwrap_or(0) < out.len() {
+                    ends.push(out.len());
+                }
+            });
+        }
+        let mut start = 0;
+        let records = &self.records;
+        let record = |end: &usize| records.get(std::mem::replace(&mut start, *end)..*end).unwrap_or_default();
+        self.ends.iter().map(record).collect()
+    }
+}
+
+impl Batch {
+    fn encode(&self, out: &mut Vec<u8>, end: &mut impl FnMut(&Vec<u8>)) {
+        if !self.metadata.is_empty() {
+            encode_metadata(self.metadata.iter().map(|m| (m.reference, &m.value)), out);
+            end(out);
+        }
+        if !self.floats.is_empty() {
+            let sample = |f: &Pending<f64>| RefSample { reference: f.reference, t: f.t, st: 0, v: f.value };
+            encode_samples(self.floats.iter().map(sample), out);
+            end(out);
+        }
+        if !self.histograms.is_empty() {
+            let entries = || self.histograms.iter().map(|h| (h.reference, h.t, &h.value));
+            let custom = encode_histograms(entries(), out);
+            end(out);
+            if custom > 0 {
+                encode_custom_histograms(entries(), out);
+                end(out);
+            }
+        }
+        if !self.float_histograms.is_empty() {
+            let entries = || self.float_histograms.iter().map(|h| (h.reference, h.t, &h.value));
+            let custom = encode_float_histograms(entries(), out);
+            end(out);
+            if custom > 0 {
+                encode_custom_float_histograms(entries(), out);
+                end(out);
+            }
+        }
+        // Behind the samples that created their series.
+        if !self.exemplars.is_empty() {
+            encode_exemplars(self.exemplars.iter().map(|e| (e.reference, &e.value)), out);
+            end(out);
+        }
+    }
+}

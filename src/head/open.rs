@@ -1,0 +1,234 @@
+//! The chunk that a series' samples go to: of floats, or of one kind of histograms.
+
+use super::cut::{HISTOGRAM_BYTES, MAX_FLOAT_BYTES, MIN_HISTOGRAMS, SAMPLES_PER_CHUNK, predict_end, range_end};
+use crate::chunk::{
+    Appended, Appender, ChunkError, EncodedChunk, Floats, Integers, Kind, XorAppender, counter_reset, samples,
+};
+use crate::model::{FloatHistogram, Histogram, Sample, TimeRange, Value};
+
+/// The chunk that grows. Floats stand inline: nearly all series have them.
+#[derive(Debug, Default)]
+pub(super) enum Open {
+    /// None yet.
+    #[default]
+    None,
+    /// Of floats.
+    Float(XorAppender),
+    /// Of histograms.
+    Histogram(Box<OpenHistogram<Integers>>),
+    /// Of float histograms.
+    FloatHistogram(Box<OpenHistogram<Floats>>),
+}
+
+/// A chunk of histograms that grows.
+#[derive(Debug)]
+pub(super) struct OpenHistogram<K> {
+    appender: Appender<K>,
+    /// Whether the end was predicted.
+    predicted: bool,
+}
+
+/// What became of the chunk that an append found.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// The sample is in it.
+    Same,
+    /// It is full: the sample has begun another one.
+    Full(EncodedChunk),
+}
+
+/// The times that decide when a chunk ends.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    /// When the open chunk began.
+    pub(super) since: i64,
+    /// Its last sample.
+    pub(super) newest: i64,
+    /// When it must end.
+    pub(super) next_at: i64,
+}
+
+/// What the head must know of a kind of histograms.
+pub(super) trait HistogramKind: Kind {
+    fn of(open: &mut Open) -> Option<&mut OpenHistogram<Self>>;
+    fn into_open(open: Box<OpenHistogram<Self>>) -> Open;
+    /// Whether a sample, read from a chunk, is this one.
+    fn is(sample: &Sample, histogram: &Self::Histogram) -> bool;
+}
+
+impl HistogramKind for Integers {
+    fn of(open: &mut Open) -> Option<&mut OpenHistogram<Self>> {
+        if let Open::Histogram(open) = open { Some(open) } else { None }
+    }
+
+    fn into_open(open: Box<OpenHistogram<Self>>) -> Open {
+        Open::Histogram(open)
+    }
+
+    fn is(sample: &Sample, histogram: &Histogram) -> bool {
+        let Value::Histogram(last) = &sample.value else { return false };
+        // A chunk has every bucket that any of its histograms has, so only the filled ones can be compared.
+        let (mut last, mut histogram) = (Histogram::clone(last), histogram.clone());
+        last.compact(0);
+        histogram.compact(0);
+        last.equals(&histogram)
+    }
+}
+
+impl HistogramKind for Floats {
+    fn of(open: &mut Open) -> Option<&mut OpenHistogram<Self>> {
+        if let Open::FloatHistogram(open) = open { Some(open) } else { None }
+    }
+
+    fn into_open(open: Box<OpenHistogram<Self>>) -> Open {
+        Open::FloatHistogram(open)
+    }
+
+    fn is(sample: &Sample, histogram: &FloatHistogram) -> bool {
+        let Value::FloatHistogram(last) = &sample.value else { return false };
+        let (mut last, mut histogram) = (FloatHistogram::clone(last), histogram.clone());
+        last.compact(0);
+        histogram.compact(0);
+        last.equals(&histogram)
+    }
+}
+
+impl Open {
+    /// Whether there is none.
+    pub(super) fn is_none(&self) -> bool {
+        matches!(self, Self::None)
+    }
+
+    /// The chunk as it is now.
+    pub(super) fn copy(&self) -> Option<EncodedChunk> {
+        match self {
+            Self::None => None,
+            Self::Float(open) => Some(open.to_chunk()),
+            Self::Histogram(open) => Some(open.appender.to_chunk()),
+            Self::FloatHistogram(open) => Some(open.appender.to_chunk()),
+        }
+    }
+
+    /// Takes the chunk out.
+    pub(super) fn take(&mut self) -> Option<EncodedChunk> {
+        match std::mem::take(self) {
+            Self::None => None,
+            Self::Float(mut open) => Some(open.take()),
+            Self::Histogram(mut open) => Some(open.appender.take()),
+            Self::FloatHistogram(mut open) => Some(open.appender.take()),
+        }
+    }
+
+    /// The last sample, decoded from the start: for the rare sample at the same time.
+    pub(super) fn last(&self) -> Option<Sample> {
+        let chunk = self.copy()?;
+        samples(chunk.encoding, &chunk.data).last()?.ok()
+    }
+
+    /// Bytes beside the value itself.
+    pub(super) fn heap_bytes(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Float(open) => open.capacity(),
+            Self::Histogram(open) => size_of_val(&**open) + open.appender.len_bytes(),
+            Self::FloatHistogram(open) => size_of_val(&**open) + open.appender.len_bytes(),
+        }
+    }
+
+    /// Whether this is a chunk of floats that takes one at `t`; predicts its end when it is time to.
+    #[inline]
+    pub(super) fn takes_float(&self, times: &mut Times, t: i64) -> Option<()> {
+        let Self::Float(open) = self else { return None };
+        if open.len_bytes() > MAX_FLOAT_BYTES {
+            return None;
+        }
+        let samples = open.sample_count();
+        if samples == SAMPLES_PER_CHUNK / 4 {
+            times.next_at = predict_end(times.since, times.newest, times.next_at, 4.0);
+        }
+        // Twice as many samples as meant: the prediction was wrong, they come faster now.
+        (t < times.next_at && samples < 2 * SAMPLES_PER_CHUNK).then_some(())
+    }
+}
+
+impl<K: HistogramKind> OpenHistogram<K> {
+    /// A chunk that begins with this histogram.
+    pub(super) fn begin(t: i64, histogram: &K::Histogram) -> Result<Box<Self>, ChunkError> {
+        let mut open = Box::new(Self { appender: Appender::new(), predicted: false });
+        open.appender.append(t, histogram)?;
+        Ok(open)
+    }
+
+    /// Appends a histogram, to this chunk or to the one after it.
+    pub(super) fn append(
+        &mut self,
+        times: &mut Times,
+        chunk_range: i64,
+        t: i64,
+        histogram: &K::Histogram,
+    ) -> Result<Next, ChunkError> {
+        let (bytes, samples) = (self.appender.len_bytes(), self.appender.sample_count());
+        let range_ends = if self.predicted { range_end(times.since, chunk_range) } else { times.next_at };
+        if !self.predicted && bytes >= HISTOGRAM_BYTES / 4 {
+            let ratio = HISTOGRAM_BYTES as f64 / bytes as f64;
+            times.next_at = predict_end(times.since, times.newest, times.next_at, ratio);
+            self.predicted = true;
+        }
+        // Twice as large as meant: they come faster now, or with more buckets.
+        let is_full = t >= times.next_at || bytes >= 2 * HISTOGRAM_BYTES;
+        if is_full && (samples >= MIN_HISTOGRAMS || t >= range_ends) {
+            let finished = self.appender.cut(0, t, histogram)?;
+            self.predicted = false;
+            return Ok(Next::Full(finished));
+        }
+        Ok(match self.appender.append(t, histogram)? {
+            Appended::InPlace | Appended::Recoded => Next::Same,
+            // The prediction of the chunk before stays: so it is in Prometheus, and chunks must end where its do.
+            Appended::NewChunk { finished, .. } => Next::Full(finished),
+        })
+    }
+}
+
+/// The samples of a chunk that lie in `range`, as a chunk, and from when to when they are; `None` if there are none.
+pub(super) fn trim(chunk: &EncodedChunk, range: TimeRange) -> Result<Option<(TimeRange, EncodedChunk)>, ChunkError> {
+    let mut open = Open::None;
+    let mut span: Option<TimeRange> = None;
+    let mut skipped = false;
+    for sample in samples(chunk.encoding, &chunk.data) {
+        let sample = sample?;
+        if !range.contains(sample.t) {
+            skipped |= span.is_none();
+            continue;
+        }
+        span.get_or_insert(TimeRange::new(sample.t, sample.t)).max = sample.t;
+        match (&mut open, &sample.value) {
+            (Open::Float(open), Value::Float(v)) => open.append(sample.t, *v)?,
+            (Open::Histogram(open), Value::Histogram(histogram)) => drop(open.appender.append(sample.t, histogram)?),
+            (Open::FloatHistogram(open), Value::FloatHistogram(histogram)) => {
+                drop(open.appender.append(sample.t, histogram)?);
+            }
+            (open, Value::Float(v)) => {
+                let mut appender = XorAppender::new();
+                appender.append(sample.t, *v)?;
+                *open = Open::Float(appender);
+            }
+            (open, Value::Histogram(histogram)) => *open = begin::<Integers>(chunk, skipped, sample.t, histogram)?,
+            (open, Value::FloatHistogram(histogram)) => *open = begin::<Floats>(chunk, skipped, sample.t, histogram)?,
+        }
+    }
+    Ok(span.zip(open.take()))
+}
+
+fn begin<K: HistogramKind>(
+    chunk: &EncodedChunk,
+    skipped: bool,
+    t: i64,
+    histogram: &K::Histogram,
+) -> Result<Open, ChunkError> {
+    let mut open = OpenHistogram::<K>::begin(t, histogram)?;
+    // If the chunk's first sample is still the first, what its header tells is still so.
+    if let Some(told) = counter_reset(chunk.encoding, &chunk.data).filter(|_| !skipped) {
+        open.appender.set_counter_reset(told);
+    }
+    Ok(K::into_open(open))
+}
