@@ -19,5 +19,5 @@ mod printer;
 
 pub use error::ParseError;
 pub use literal::{format_duration, parse_duration};
-pub use parser::{MAX_DEPTH, ParseOptions, parse, parse_selector, parse_with};
+pub use parser::{MAX_DEPTH, ParseOptions, parse, parse_selector, parse_series, parse_with};
 pub use printer::{format_float, format_general, pretty};

@@ -18,7 +18,7 @@ use super::error::ParseError;
 use super::functions::Function;
 use super::lexer::{Keyword, Lexer, Token, TokenKind, quote};
 use super::literal::{parse_duration, parse_number, unquote};
-use crate::model::{METRIC_NAME, MatchOp, Matcher};
+use crate::model::{Labels, LabelsBuilder, METRIC_NAME, MatchOp, Matcher};
 
 /// How deep a tree may be: what walks it recurses, and texts come from strangers.
 pub const MAX_DEPTH: usize = 500;
@@ -81,6 +81,19 @@ pub fn parse_selector(text: &str) -> Result<Vec<Matcher>, ParseError> {
     let parsed = parser.selector_alone();
     match parsed {
         Ok(selector) if parser.errors.is_empty() => Ok(selector.matchers),
+        _ => Err(parser.first_error()),
+    }
+}
+
+/// Parses a series' name and labels, `up{job="a"}`, at the beginning of `text`; values may follow. Says where it ends.
+///
+/// # Errors
+/// The first mistake in it, in Prometheus's words.
+pub fn parse_series(text: &str) -> Result<(Labels, usize), ParseError> {
+    let mut parser = Parser::new(text, ParseOptions::default());
+    let parsed = parser.series();
+    match parsed {
+        Ok(series) if parser.errors.is_empty() => Ok(series),
         _ => Err(parser.first_error()),
     }
 }
@@ -672,6 +685,52 @@ impl<'a> Parser<'a> {
             }
             if !comma {
                 return Err(self.unexpected_in(Expected(MATCHING, "\",\" or \"}\"")));
+            }
+        }
+    }
+
+    /// A series' name and labels, and where they end. A brace that follows a name belongs to it only if it does so at
+    /// once: behind a space a histogram may stand.
+    fn series(&mut self) -> Parsed<(Labels, usize)> {
+        const SET: &str = "label set";
+        let mut labels = LabelsBuilder::new();
+        let mut end = 0;
+        if self.peek() != TokenKind::LeftBrace {
+            if !is_metric_name(self.peek()) {
+                return Err(self.unexpected());
+            }
+            let name = self.bump();
+            labels.push(METRIC_NAME, name.text);
+            end = name.span.end;
+            if !self.query.get(end..).unwrap_or_default().starts_with('{') {
+                return Ok((labels.build(), end));
+            }
+        }
+        let named = end > 0;
+        self.require(TokenKind::LeftBrace)?;
+        loop {
+            if let Some(close) = self.accept(TokenKind::RightBrace) {
+                return Ok((labels.build(), close.span.end));
+            }
+            let kind = self.peek();
+            if !matches!(kind, TokenKind::Identifier | TokenKind::String) {
+                return Err(self.unexpected_in(Expected(SET, "identifier or \"}\"")));
+            }
+            let token = self.bump();
+            let name = if kind == TokenKind::String { self.unquote(&token) } else { token.text.to_owned() };
+            if self.accept(TokenKind::Equal).is_some() {
+                let Some(value) = self.accept(TokenKind::String) else {
+                    return Err(self.unexpected_in(Expected(SET, "string")));
+                };
+                let value = self.unquote(&value);
+                labels.push(&name, &value);
+            } else if kind == TokenKind::String && !named {
+                labels.push(METRIC_NAME, &name);
+            } else {
+                return Err(self.unexpected_in(Expected(SET, "\"=\"")));
+            }
+            if self.accept(TokenKind::Comma).is_none() && self.peek() != TokenKind::RightBrace {
+                return Err(self.unexpected_in(Expected(SET, "\",\" or \"}\"")));
             }
         }
     }

@@ -10,6 +10,5 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
-mod head;
 mod history;
 mod wal;
