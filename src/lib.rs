@@ -4,6 +4,7 @@ pub mod block;
 pub mod budget;
 pub mod chunk;
 pub mod codec;
+pub mod compact;
 pub mod error;
 pub mod fs;
 pub mod head;

@@ -50,7 +50,7 @@ impl BlockError {
         Self::Corrupt { file: file.to_owned(), offset, reason: reason.to_string() }
     }
 
-    pub(super) fn inconsistent(dir: &Path, reason: impl ToString) -> Self {
+    pub(crate) fn inconsistent(dir: &Path, reason: impl ToString) -> Self {
         Self::Inconsistent { dir: dir.to_owned(), reason: reason.to_string() }
     }
 

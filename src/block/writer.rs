@@ -101,6 +101,12 @@ impl BlockWriter {
         &self.meta
     }
 
+    /// Where the block's files lie until it is finished.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.temporary
+    }
+
     fn finished(&self) -> BlockError {
         BlockError::inconsistent(&self.temporary, "the block is finished already")
     }
