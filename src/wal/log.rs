@@ -23,7 +23,7 @@ use crate::model::LabelsIter;
 use super::Compression;
 use super::compression::Compressor;
 use super::record::{begin_series, put_series};
-use super::repair::DAMAGED_SUFFIX;
+use super::repair::{DAMAGED_SUFFIX, mark_unsynced};
 use super::segment::{
     DEFAULT_SEGMENT_SIZE, PAGE_SIZE, has_room, list_segments, put_page_end, put_record, segment_path,
 };
@@ -198,7 +198,11 @@ impl Log {
         // that wrote it may have been killed before its own sync. Older segments were synced when they were left.
         if let Some(last) = segments.last() {
             let path = segment_path(dir, *last);
-            fs.open_append(&path).and_then(|mut file| file.sync()).map_err(LogError::io("sync", &path))?;
+            let mut file = fs.open_append(&path).map_err(LogError::io("open", &path))?;
+            if let Err(error) = file.sync() {
+                mark_unsynced(fs.as_ref(), dir, *last);
+                return Err(LogError::io("sync", &path)(error));
+            }
         }
         let (file, sync) = create_segment(fs.as_ref(), dir, segment)?;
         Ok(Self {
@@ -369,7 +373,7 @@ impl Log {
         }
         let mut sync = self.sync.lock();
         let segment = sync.segment;
-        sync.file.sync().map_err(|error| self.poison(&format!("sync of segment {segment}: {error}")))
+        sync.file.sync().map_err(|error| self.sync_failed(segment, &error))
     }
 
     /// Makes what was committed durable if the oldest of it is older than [`Durability::Interval`] allows. Whoever opens
@@ -428,6 +432,11 @@ impl Log {
         Err(LogError::Poisoned { dir: self.dir.clone(), reason })
     }
 
+    fn sync_failed(&self, segment: u64, error: &io::Error) -> LogError {
+        mark_unsynced(self.fs.as_ref(), &self.dir, segment);
+        self.poison(&format!("sync of segment {segment}: {error}"))
+    }
+
     fn poison(&self, reason: &str) -> LogError {
         self.poison.lock().get_or_insert_with(|| reason.to_owned());
         self.poisoned.store(true, Ordering::Release);
@@ -479,7 +488,7 @@ impl<'a> Batch<'a> {
         file.append(frame).map_err(LogError::io("append to", &path))?;
         frame.clear();
         // Prometheus syncs a full segment whatever its settings. A failure here is a failed sync like any other.
-        file.sync().map_err(|error| log.poison(&format!("sync of segment {segment}: {error}")))?;
+        file.sync().map_err(|error| log.sync_failed(*segment, &error))?;
         let (next, sync) = create_segment(log.fs.as_ref(), &log.dir, *segment + 1)?;
         *log.sync.lock() = Sync { file: sync, segment: *segment + 1 };
         self.left.push((*segment, std::mem::replace(file, next), before));
@@ -498,8 +507,7 @@ impl<'a> Batch<'a> {
                 }
                 if log.options.durability == Durability::Sync {
                     let segment = self.writer.segment;
-                    let failed = |error| log.poison(&format!("sync of segment {segment}: {error}"));
-                    return self.writer.file.sync().map_err(failed);
+                    return self.writer.file.sync().map_err(|error| log.sync_failed(segment, &error));
                 }
                 let now = u64::try_from(log.clock.monotonic().as_nanos()).unwrap_or(u64::MAX - 1);
                 // Kept if an older write waits already.

@@ -3,20 +3,28 @@
 //! Prometheus cuts a log at its first damage and deletes every later segment. So a torn end is cut off here, and a
 //! segment with a hole is written again with the records that can be read; it takes the old one's place by a rename. The
 //! old bytes stay beside it as `<segment>.damaged`, for whoever wants to look, until the segment is truncated away.
+//!
+//! After a failed sync the system shows bytes that may never reach the disk: it takes them for written, so that no later
+//! sync of the file writes them. The log notes the segment in an empty file `<segment>.unsynced`. That file is not
+//! synced either: it has to outlive the process alone, since after a power cut there is no cache to be wrong. The next
+//! owner writes such a segment again, into another file.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::fs::{Env, Fs, with_suffix};
 
 use super::checkpoint::TEMPORARY_SUFFIX;
 use super::reader::read_segment;
-use super::segment::{put_page_end, put_record};
+use super::segment::{put_page_end, put_record, segment_path};
 use super::{Damage, DamageKind, LogError};
 
 /// Ends the name of a segment that is being written again.
 const REPAIR_SUFFIX: &str = ".repair";
 /// Ends the name of what a rewritten segment was before.
 pub(super) const DAMAGED_SUFFIX: &str = ".damaged";
+/// Ends the name of the note that a segment's sync failed.
+const UNSYNCED_SUFFIX: &str = ".unsynced";
 
 /// Mends what [`LogReader::finish`](super::LogReader::finish) reported of the log in `dir`, and removes what an
 /// interrupted repair or checkpoint left. For the log's owner, before [`Log::open`](super::Log::open).
@@ -26,6 +34,7 @@ pub(super) const DAMAGED_SUFFIX: &str = ".damaged";
 pub fn repair(env: &Env, dir: &Path, damage: &[Damage]) -> Result<(), LogError> {
     let fs = env.fs.as_ref();
     remove_leftovers(fs, dir)?;
+    rewrite_unsynced(fs, dir)?;
     let mut rewritten: Vec<&PathBuf> = Vec::new();
     for Damage { path, kind, .. } in damage {
         match kind {
@@ -44,6 +53,36 @@ pub fn repair(env: &Env, dir: &Path, damage: &[Damage]) -> Result<(), LogError> 
             // The bytes are as they were written; there is nothing to mend.
             DamageKind::Record | DamageKind::Missing => {}
         }
+    }
+    Ok(())
+}
+
+/// Notes that a sync of the segment failed; see the file's header.
+pub(super) fn mark_unsynced(fs: &dyn Fs, dir: &Path, segment: u64) {
+    let path = with_suffix(&segment_path(dir, segment), UNSYNCED_SUFFIX);
+    match fs.create(&path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            tracing::error!(path = %path.display(), %error, "noting that a sync failed");
+        }
+        _ => {}
+    }
+}
+
+/// Writes the segments again whose sync failed.
+fn rewrite_unsynced(fs: &dyn Fs, dir: &Path) -> Result<(), LogError> {
+    if fs.stat(dir).map_err(LogError::io("look at", dir))?.is_none() {
+        return Ok(());
+    }
+    for entry in fs.list(dir).map_err(LogError::io("list", dir))? {
+        let Some(segment) = entry.name.strip_suffix(UNSYNCED_SUFFIX) else { continue };
+        let (note, path) = (dir.join(&entry.name), dir.join(segment));
+        if fs.stat(&path).map_err(LogError::io("look at", &path))?.is_some() {
+            let fresh = with_suffix(&path, REPAIR_SUFFIX);
+            copy(fs, &path, &fresh)?;
+            fs.rename(&fresh, &path).map_err(LogError::io("rename", &fresh))?;
+            fs.sync_dir(dir).map_err(LogError::io("sync", dir))?;
+        }
+        fs.remove_file(&note).map_err(LogError::io("remove", &note))?;
     }
     Ok(())
 }

@@ -1,13 +1,14 @@
 //! Crashes of the write-ahead log alone: append, segments, checkpoint, truncation, repair.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use narthex::error::{Error, ErrorKind};
 use narthex::fs::Env;
 use narthex::model::Labels;
-use narthex::testkit::{Image, SimHandle, splitmix64};
+use narthex::testkit::{Image, OpKind, SimHandle, splitmix64};
 use narthex::wal::record::{self, RecordType, RefSample};
 use narthex::wal::{
     Compression, Damage, DamageKind, Decompressor, Durability, Log, LogOptions, LogReader, remove_checkpoints, repair,
@@ -71,16 +72,13 @@ impl Script {
         self.history.synced();
     }
 
-    /// As [`commit`](Self::commit), on a disk that has room for half of it.
-    fn commit_on_a_full_disk(&mut self, reference: u64, t: i64) {
+    /// As [`commit`](Self::commit) of one series, which fails.
+    fn fail_to_commit(&mut self, reference: u64, t: i64) -> Error {
         let key = (reference, t);
         let mut record = Vec::new();
         record::encode_samples([RefSample { reference, t, st: 0, v: f64::from_bits(bits(key)) }], &mut record);
         self.history.begin(key, bits(key));
-        self.machine.set_capacity(Some(self.machine.used() + record.len() as u64 / 2));
-        let error = self.log.commit(&[&record]).unwrap_err();
-        assert_eq!(Error::from(error).kind(), ErrorKind::Full);
-        self.machine.set_capacity(None);
+        self.log.commit(&[&record]).unwrap_err().into()
     }
 
     /// Kills the process and starts the next on what the page cache holds.
@@ -167,7 +165,9 @@ fn mixed(durability: Durability, compression: Compression) -> Script {
     for t in 40..52 {
         script.commit(t % 3 + 1..5, t.cast_signed());
     }
-    script.commit_on_a_full_disk(1, 60);
+    script.machine.set_capacity(Some(script.machine.used() + 10));
+    assert_eq!(script.fail_to_commit(1, 60).kind(), ErrorKind::Full);
+    script.machine.set_capacity(None);
     script.commit(1..5, 61);
     script.restart();
     script.add_series(5);
@@ -208,6 +208,23 @@ fn a_commit_that_is_synced_does_not_rest_on_what_an_earlier_process_left_unsynce
     script.restart();
     script.commit(1..2, 1);
     assert!(script.check() > 4);
+}
+
+/// What a failed sync should have covered is in the page cache, is read after a restart, and no later sync writes it.
+#[test]
+fn a_commit_that_is_synced_does_not_rest_on_what_a_failed_sync_left_in_the_cache() {
+    let mut script = Script::new(Durability::Sync, Compression::None);
+    script.add_series(1);
+    script.commit(1..2, 0);
+    script.add_series(2);
+    script.machine.fail_when(|op| (op.kind == OpKind::Sync).then_some(io::ErrorKind::Other));
+    script.fail_to_commit(2, 1);
+    script.machine.heal();
+    script.restart();
+    script.commit(1..3, 2);
+    script.restart();
+    script.commit(1..3, 3);
+    assert!(script.check() > 20);
 }
 
 /// Every way in which the steps of two appenders, each with a new series and one of them with the same, can follow each
