@@ -5,6 +5,7 @@ pub mod budget;
 pub mod chunk;
 pub mod codec;
 pub mod compact;
+pub mod db;
 pub mod error;
 pub mod fs;
 pub mod head;

@@ -236,8 +236,7 @@ impl Head {
     /// `Io`, `Full`.
     pub fn close(&self) -> Result<()> {
         if let Some(log) = &self.log {
-            log.commit(&[])?;
-            log.sync()?;
+            log.close()?;
         }
         Ok(())
     }

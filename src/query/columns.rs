@@ -187,7 +187,8 @@ impl SeriesDecoder {
     }
 }
 
-fn forget_hint(value: &mut Value) {
+/// Makes a hint say that nothing is known of the sample before.
+pub(super) fn forget_hint(value: &mut Value) {
     let hint = match value {
         Value::Float(_) => return,
         Value::Histogram(histogram) => &mut histogram.counter_reset_hint,

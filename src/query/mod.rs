@@ -17,7 +17,9 @@
 
 mod block;
 mod columns;
+mod head;
 mod merge;
+mod samples;
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,7 +32,9 @@ use crate::model::{Exemplar, Labels, Matcher, Metadata, TimeRange};
 
 pub use block::BlockSource;
 pub use columns::{Columns, SeriesDecoder};
+pub use head::HeadSource;
 pub use merge::{Merged, merge_sets, merge_sorted_strings};
+pub use samples::series_samples;
 
 /// What a caller wants from a [`Source`], and what it may cost.
 #[derive(Debug, Clone, Copy)]

@@ -88,6 +88,12 @@ pub enum LogError {
         /// What failed.
         reason: String,
     },
+    /// It was closed.
+    #[error("the log {} is closed", dir.display())]
+    Closed {
+        /// The log's directory.
+        dir: PathBuf,
+    },
     /// What a checkpoint would stand for cannot be read whole.
     #[error("no checkpoint: {0}")]
     Damaged(Box<super::Damage>),
@@ -107,6 +113,7 @@ impl From<LogError> for Error {
         let kind = match &error {
             LogError::Io { source, .. } => Self::from(io::Error::from(source.kind())).kind(),
             LogError::Poisoned { .. } => ErrorKind::Io,
+            LogError::Closed { .. } => ErrorKind::NotReady,
             LogError::Damaged(_) => ErrorKind::Corrupt,
             LogError::SegmentSize(_) => ErrorKind::InvalidInput,
         };
@@ -127,8 +134,10 @@ pub struct Log {
     sync: Mutex<Sync>,
     /// When the oldest write that is not synced was made, in nanoseconds of the monotonic clock; `u64::MAX`: none.
     unsynced_since: AtomicU64,
-    poisoned: AtomicBool,
-    poison: Mutex<Option<String>>,
+    /// Whether `ended` says something: looked at for each commit.
+    has_ended: AtomicBool,
+    /// Why nothing is written any more.
+    ended: Mutex<Option<LogError>>,
 }
 
 /// What waits to be written.
@@ -215,8 +224,8 @@ impl Log {
             compressors: Mutex::default(),
             sync: Mutex::new(Sync { file: sync, segment }),
             unsynced_since: AtomicU64::new(u64::MAX),
-            poisoned: AtomicBool::new(false),
-            poison: Mutex::new(None),
+            has_ended: AtomicBool::new(false),
+            ended: Mutex::new(None),
         })
     }
 
@@ -235,7 +244,7 @@ impl Log {
     /// Puts a new series into the log's queue: it will stand before the records of every commit that begins after this
     /// returns. Call it before anybody else can find the series. It is written with the next commit.
     pub fn add_series(&self, reference: u64, labels: LabelsIter<'_>) {
-        if self.poisoned.load(Ordering::Acquire) {
+        if self.has_ended.load(Ordering::Acquire) {
             return;
         }
         let mut queue = self.queue.lock();
@@ -252,7 +261,7 @@ impl Log {
     /// [`LogError::Io`]: none of the records is in the log, and the next commit may well succeed (a full disk:
     /// `ErrorKind::Full`). [`LogError::Poisoned`]: nothing can be said about them, and all later commits fail.
     pub fn commit(&self, records: &[&[u8]]) -> Result<(), LogError> {
-        self.check_poison()?;
+        self.check_end()?;
         let mut entries = Vec::with_capacity(records.len());
         if !records.is_empty() {
             let mut compressor = self.compressors.lock().pop().unwrap_or_default();
@@ -284,7 +293,7 @@ impl Log {
                 (std::mem::take(&mut queue.entries), queue.tickets)
             };
             let first = writer.done + 1;
-            let result = self.check_poison().and_then(|()| self.write(&mut writer, &mut entries));
+            let result = self.check_end().and_then(|()| self.write(&mut writer, &mut entries));
             writer.done = last;
             let mut queue = self.queue.lock();
             if let Err(error) = result {
@@ -336,7 +345,7 @@ impl Log {
     /// # Errors
     /// As [`Log::commit`].
     pub fn next_segment(&self) -> Result<u64, LogError> {
-        self.check_poison()?;
+        self.check_end()?;
         let mut writer = self.writer.lock();
         let mut batch = Batch::new(&mut writer);
         let result = batch.next_segment(self);
@@ -366,7 +375,11 @@ impl Log {
     /// # Errors
     /// [`LogError::Poisoned`].
     pub fn sync(&self) -> Result<(), LogError> {
-        self.check_poison()?;
+        self.check_end()?;
+        self.sync_now()
+    }
+
+    fn sync_now(&self) -> Result<(), LogError> {
         // A write that comes between here and the sync is noted again, and synced once more than it needs.
         if self.unsynced_since.swap(u64::MAX, Ordering::AcqRel) == u64::MAX {
             return Ok(());
@@ -409,27 +422,37 @@ impl Log {
         self.fs.sync_dir(&self.dir).map_err(LogError::io("sync", &self.dir))
     }
 
-    /// Writes what is in the queue, fills the last page and makes everything durable.
+    /// Writes what is in the queue, fills the last page, makes everything durable, and takes no more commits. Again, it
+    /// does nothing.
     ///
     /// # Errors
     /// As [`Log::commit`].
-    pub fn close(self) -> Result<(), LogError> {
-        self.commit(&[])?;
+    pub fn close(&self) -> Result<(), LogError> {
+        match self.commit(&[]) {
+            Err(LogError::Closed { .. }) => return Ok(()),
+            written => written?,
+        }
         let mut writer = self.writer.lock();
         let batch = Batch::new(&mut writer);
         let Writer { filled, frame, .. } = &mut *batch.writer;
         put_page_end(*filled, frame);
-        batch.finish(&self, Ok(()))?;
+        batch.finish(self, Ok(()))?;
+        // Who waits for the turn now has not been acknowledged, and finds the end.
+        self.end(LogError::Closed { dir: self.dir.clone() });
         drop(writer);
-        self.sync()
+        self.sync_now()
     }
 
-    fn check_poison(&self) -> Result<(), LogError> {
-        if !self.poisoned.load(Ordering::Acquire) {
+    fn check_end(&self) -> Result<(), LogError> {
+        if !self.has_ended.load(Ordering::Acquire) {
             return Ok(());
         }
-        let reason = self.poison.lock().clone().unwrap_or_default();
-        Err(LogError::Poisoned { dir: self.dir.clone(), reason })
+        self.ended.lock().clone().map_or(Ok(()), Err)
+    }
+
+    fn end(&self, why: LogError) {
+        self.ended.lock().get_or_insert(why);
+        self.has_ended.store(true, Ordering::Release);
     }
 
     fn sync_failed(&self, segment: u64, error: &io::Error) -> LogError {
@@ -438,10 +461,10 @@ impl Log {
     }
 
     fn poison(&self, reason: &str) -> LogError {
-        self.poison.lock().get_or_insert_with(|| reason.to_owned());
-        self.poisoned.store(true, Ordering::Release);
         tracing::error!(dir = %self.dir.display(), reason, "the log takes no more commits");
-        LogError::Poisoned { dir: self.dir.clone(), reason: reason.to_owned() }
+        let error = LogError::Poisoned { dir: self.dir.clone(), reason: reason.to_owned() };
+        self.end(error.clone());
+        error
     }
 }
 

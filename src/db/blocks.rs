@@ -1,0 +1,201 @@
+//! The blocks of a directory: found, opened, replaced, dropped.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use super::Retention;
+use super::retention::{Kept, expired};
+use crate::block::{Block, BlockMeta, CREATING, DELETING, Ulid};
+use crate::codec::FixedSet;
+use crate::error::Result;
+use crate::fs::{DirEntry, Env, with_suffix};
+
+/// What old versions of Prometheus wrote for [`CREATING`].
+const OLD_TEMPORARY: &str = ".tmp";
+
+/// A block that cannot be read: it lies where it lay, and the others are served without it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quarantined {
+    /// Its directory.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// Asked before a block is dropped, whether it expired or something replaces it: a shipper says no until it has it.
+pub trait BlockGuard: Send + Sync {
+    /// Whether the block in `dir` may go.
+    fn may_drop(&self, meta: &BlockMeta, dir: &Path) -> bool;
+}
+
+/// What a look through the directory found.
+#[derive(Debug, Default)]
+struct Found {
+    blocks: Vec<Arc<Block>>,
+    quarantined: Vec<Quarantined>,
+    /// Blocks that others replace; whether they can be read does not matter.
+    obsolete: Vec<Ulid>,
+}
+
+/// The blocks that are served.
+pub(super) struct Blocks {
+    env: Env,
+    dir: PathBuf,
+    current: RwLock<Served>,
+    guard: RwLock<Option<Arc<dyn BlockGuard>>>,
+}
+
+#[derive(Clone, Default)]
+struct Served {
+    blocks: Arc<Vec<Arc<Block>>>,
+    quarantined: Vec<Quarantined>,
+}
+
+impl Blocks {
+    /// Opens the blocks in `dir`; writes nothing.
+    pub(super) fn open(env: &Env, dir: &Path) -> Result<Self> {
+        let blocks =
+            Self { env: env.clone(), dir: dir.to_owned(), current: RwLock::default(), guard: RwLock::default() };
+        let found = blocks.look()?;
+        blocks.serve(found.blocks, found.quarantined);
+        Ok(blocks)
+    }
+
+    /// Who is asked before a block is dropped.
+    pub(super) fn set_guard(&self, guard: Arc<dyn BlockGuard>) {
+        *self.guard.write() = Some(guard);
+    }
+
+    /// The blocks that are served now, by the time where they begin.
+    pub(super) fn all(&self) -> Arc<Vec<Arc<Block>>> {
+        Arc::clone(&self.current.read().blocks)
+    }
+
+    /// The blocks that cannot be.
+    pub(super) fn quarantined(&self) -> Vec<Quarantined> {
+        self.current.read().quarantined.clone()
+    }
+
+    /// Up to where blocks have all samples there are: the log is not needed before that. Blocks that say that they hold
+    /// only some of the samples of their span do not count.
+    pub(super) fn complete_until(&self) -> Option<i64> {
+        let blocks = self.all();
+        let complete = blocks.iter().map(|block| block.meta()).filter(|meta| !meta.compaction.is_hinted());
+        complete.map(|meta| meta.max_time).max()
+    }
+
+    /// Serves what is new in the directory, and drops nothing.
+    pub(super) fn refresh(&self) -> Result<()> {
+        let found = self.look()?;
+        self.serve(found.blocks, found.quarantined);
+        Ok(())
+    }
+
+    /// Looks through the directory again: serves what is new, drops what is replaced, empty or expired. Returns what was
+    /// dropped.
+    pub(super) fn reload(&self, retention: Retention, other_bytes: u64) -> Result<Vec<Ulid>> {
+        let Found { mut blocks, quarantined, mut obsolete } = self.look()?;
+        let kept = |block: &Arc<Block>| {
+            let meta = block.meta();
+            Kept { id: meta.ulid, max_time: meta.max_time, bytes: block.size() }
+        };
+        let mut drop: FixedSet<Ulid> =
+            expired(blocks.iter().map(kept).collect(), other_bytes, retention).into_iter().collect();
+        drop.extend(blocks.iter().map(|block| block.meta()).filter(|m| m.compaction.deletable).map(|m| m.ulid));
+        let guard = self.guard.read().clone();
+        let mut dropped = Vec::new();
+        blocks.retain(|block| {
+            let meta = block.meta();
+            let goes = drop.contains(&meta.ulid)
+                && guard.as_ref().is_none_or(|guard| guard.may_drop(meta, &self.path(meta.ulid)));
+            if goes {
+                dropped.push(meta.ulid);
+            }
+            !goes
+        });
+        if let Some(guard) = guard {
+            // Replaced, but still needed by somebody: it is not served, since what replaced it is.
+            obsolete.retain(|ulid| {
+                let meta = BlockMeta::read(self.env.fs.as_ref(), &self.path(*ulid));
+                meta.is_ok_and(|meta| guard.may_drop(&meta, &self.path(*ulid)))
+            });
+        }
+        dropped.append(&mut obsolete);
+        // Served no more before they go: a query that has them open keeps its mapping.
+        self.serve(blocks, quarantined);
+        for ulid in &dropped {
+            self.remove(*ulid)?;
+        }
+        Ok(dropped)
+    }
+
+    /// Removes what a process that died was writing or removing: for the directory's owner.
+    pub(super) fn remove_leftovers(env: &Env, dir: &Path) -> Result<()> {
+        for entry in env.fs.list(dir)? {
+            let suffixes = [CREATING, DELETING, OLD_TEMPORARY];
+            let ulid = suffixes.iter().find_map(|suffix| entry.name.strip_suffix(suffix));
+            if entry.is_dir && ulid.is_some_and(|ulid| Ulid::from_string(ulid).is_ok()) {
+                tracing::info!(dir = %dir.display(), name = entry.name, "removing an unfinished block");
+                env.fs.remove_dir_all(&dir.join(&entry.name))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn look(&self) -> Result<Found> {
+        let loaded = self.all();
+        let mut found = Found::default();
+        for DirEntry { name, is_dir } in self.env.fs.list(&self.dir)? {
+            let Some(ulid) = Ulid::from_string(&name).ok().filter(|_| is_dir) else { continue };
+            let path = self.dir.join(&name);
+            if let Some(block) = loaded.iter().find(|block| block.meta().ulid == ulid) {
+                found.blocks.push(Arc::clone(block));
+                continue;
+            }
+            match Block::open(self.env.fs.as_ref(), &path) {
+                Ok(block) => found.blocks.push(Arc::new(block)),
+                Err(error) => found.quarantined.push(Quarantined { path, reason: error.to_string() }),
+            }
+        }
+        let parents = found.blocks.iter().flat_map(|block| &block.meta().compaction.parents);
+        let parents: FixedSet<Ulid> = parents.map(|parent| parent.ulid).collect();
+        let is_parent = |name: &str| Ulid::from_string(name).is_ok_and(|ulid| parents.contains(&ulid));
+        found.blocks.retain(|block| !parents.contains(&block.meta().ulid));
+        found.quarantined.retain(|q| !q.path.file_name().and_then(|name| name.to_str()).is_some_and(is_parent));
+        found.obsolete = parents.into_iter().filter(|ulid| self.exists(*ulid)).collect();
+        found.obsolete.sort_unstable();
+        found.blocks.sort_by_key(|block| (block.meta().min_time, block.meta().ulid));
+        Ok(found)
+    }
+
+    fn serve(&self, blocks: Vec<Arc<Block>>, quarantined: Vec<Quarantined>) {
+        let mut current = self.current.write();
+        for new in quarantined.iter().filter(|q| !current.quarantined.contains(q)) {
+            tracing::error!(block = %new.path.display(), reason = new.reason, "a block is set aside; the rest is served");
+        }
+        *current = Served { blocks: Arc::new(blocks), quarantined };
+    }
+
+    fn exists(&self, ulid: Ulid) -> bool {
+        self.env.fs.stat(&self.path(ulid)).is_ok_and(|stat| stat.is_some())
+    }
+
+    fn path(&self, ulid: Ulid) -> PathBuf {
+        self.dir.join(ulid.to_string())
+    }
+
+    fn remove(&self, ulid: Ulid) -> Result<()> {
+        let path = self.path(ulid);
+        let temporary = with_suffix(&path, DELETING);
+        if self.env.fs.stat(&temporary)?.is_some() {
+            self.env.fs.remove_dir_all(&temporary)?;
+        }
+        // One rename takes it out of the way; what comes after may be interrupted.
+        self.env.fs.rename(&path, &temporary)?;
+        self.env.fs.remove_dir_all(&temporary)?;
+        tracing::info!(block = %path.display(), "dropped a block");
+        Ok(())
+    }
+}

@@ -1,0 +1,281 @@
+//! One directory, opened: the head, the blocks, and the work that keeps both in order.
+//!
+//! ```text
+//! data/
+//!   lock          held by the one process that writes
+//!   wal/          the head's log
+//!   01M7Z…/       blocks
+//! ```
+//!
+//! A [`Db`] owns the directory: it appends, answers, and cuts blocks from the head when it is due ([`Db::maintain`], or a
+//! thread of its own if the opener wants one). A [`ReadOnlyDb`] reads a directory that somebody else may own, and never
+//! writes. Both answer through a [`DbSource`], a view of one moment.
+//!
+//! Nothing that is damaged stops the rest: a block that cannot be read is set aside, a log is read around its holes, and
+//! [`Status`] says so. What a crash leaves half done is finished or removed at the next opening.
+
+#![warn(clippy::indexing_slicing)]
+
+mod blocks;
+mod cut;
+mod maintain;
+mod options;
+mod read_only;
+mod retention;
+mod source;
+mod status;
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::fs::{Env, Lock, Task, Waiter, create_dir_durably};
+use crate::head::{Appender, Head, Replayed};
+use crate::model::{Matcher, TimeRange};
+
+pub use blocks::{BlockGuard, Quarantined};
+pub use maintain::Maintenance;
+pub use options::{Options, Retention};
+pub use read_only::ReadOnlyDb;
+pub use source::DbSource;
+pub use status::{BlockStatus, Status};
+
+use blocks::Blocks;
+
+const LOCK_FILE: &str = "lock";
+const WAL_DIR: &str = "wal";
+const WBL_DIR: &str = "wbl";
+
+/// A database that this process owns. Clones are the same database; the last one to go closes it.
+#[derive(Clone)]
+pub struct Db {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    env: Env,
+    dir: PathBuf,
+    options: Options,
+    head: Arc<Head>,
+    blocks: Blocks,
+    /// What reading the log back found.
+    replayed: Replayed,
+    /// Samples in the log of out-of-order samples, which are not read yet.
+    unread_out_of_order: u64,
+    /// Held while maintenance is done: one at a time.
+    maintenance: Mutex<maintain::State>,
+    /// What the last maintenance failed with.
+    last_error: Mutex<Option<String>>,
+    closed: AtomicBool,
+    /// Wakes the maintenance thread.
+    bell: Arc<dyn Waiter>,
+    background: Mutex<Option<Box<dyn Task>>>,
+    lock: Mutex<Option<Box<dyn Lock>>>,
+}
+
+impl fmt::Debug for Db {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Db").field("dir", &self.inner.dir).finish_non_exhaustive()
+    }
+}
+
+impl Db {
+    /// Opens the database in `dir` on this machine, creating it if it is not there.
+    ///
+    /// # Errors
+    /// `Locked` if another process has it; `Unsupported` or `InvalidInput` for options; `Io`, `Full`. Damage is no
+    /// error: see [`Status`].
+    pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Self> {
+        Self::open_with(&Env::real(), dir.as_ref(), options)
+    }
+
+    /// [`open`](Db::open) on the machine `env`.
+    ///
+    /// # Errors
+    /// As [`open`](Db::open).
+    pub fn open_with(env: &Env, dir: &Path, options: Options) -> Result<Self> {
+        if options.out_of_order_window != 0 {
+            return Err(Error::new(ErrorKind::Unsupported, "not supported yet: an out-of-order window"));
+        }
+        if options.min_block_duration <= 0 {
+            return Err(Error::new(ErrorKind::InvalidInput, "a block must span at least a millisecond"));
+        }
+        create_dir_durably(env.fs.as_ref(), dir)?;
+        let lock = env.fs.lock(&dir.join(LOCK_FILE)).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => {
+                let text = format!("{}: another process has the database open", dir.display());
+                Error::new(ErrorKind::Locked, text)
+            }
+            _ => Error::from(error).context(format_args!("locking {}", dir.display())),
+        })?;
+        Blocks::remove_leftovers(env, dir)?;
+        let blocks = Blocks::open(env, dir)?;
+        let floor = blocks.complete_until().unwrap_or(i64::MIN);
+        let (head, replayed) = Head::open(env, &dir.join(WAL_DIR), options.head(), options.log(), floor)?;
+        for damage in &replayed.damage {
+            tracing::warn!(%damage, "the log was damaged; what can be read of it is there");
+        }
+        let unread_out_of_order = status::count_out_of_order(env, &dir.join(WBL_DIR))?;
+        if unread_out_of_order > 0 {
+            tracing::warn!(samples = unread_out_of_order, "out-of-order samples are not read yet");
+        }
+        let inner = Arc::new(Inner {
+            env: env.clone(),
+            dir: dir.to_owned(),
+            options,
+            head,
+            blocks,
+            replayed,
+            unread_out_of_order,
+            maintenance: Mutex::default(),
+            last_error: Mutex::default(),
+            closed: AtomicBool::new(false),
+            bell: env.executor.waiter(),
+            background: Mutex::new(None),
+            lock: Mutex::new(Some(lock)),
+        });
+        if inner.options.background {
+            *inner.background.lock() = Some(maintain::spawn(&inner)?);
+        }
+        Ok(Self { inner })
+    }
+
+    /// Opens the database in `dir` on this machine for reading alone, whoever owns it: nothing is written, nothing is
+    /// locked. What it sees is the moment of opening.
+    ///
+    /// # Errors
+    /// `NotReady` if the owner changed the directory at every attempt to read it; `Io`.
+    pub fn open_read_only(dir: impl AsRef<Path>) -> Result<ReadOnlyDb> {
+        ReadOnlyDb::open_with(&Env::real(), dir.as_ref())
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.inner.dir
+    }
+
+    /// The machine that it was opened on.
+    #[must_use]
+    pub fn env(&self) -> &Env {
+        &self.inner.env
+    }
+
+    /// How it was opened.
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        &self.inner.options
+    }
+
+    /// The mutable window: statistics, metadata, exemplars.
+    #[must_use]
+    pub fn head(&self) -> &Arc<Head> {
+        &self.inner.head
+    }
+
+    /// Begins a commit. After [`close`](Db::close) it can still be filled, and fails to commit.
+    #[must_use]
+    pub fn appender(&self) -> Appender {
+        self.inner.head.appender()
+    }
+
+    /// A view of this moment, to be queried: all selects of it see the same commits, each whole or not at all. Keep it as
+    /// long as a query takes: it keeps memory from being given back.
+    #[must_use]
+    pub fn source(&self) -> DbSource {
+        DbSource::new(&self.inner.head, &self.inner.blocks)
+    }
+
+    /// Who is asked before a block is dropped; see [`BlockGuard`].
+    pub fn set_block_guard(&self, guard: Arc<dyn BlockGuard>) {
+        self.inner.blocks.set_guard(guard);
+    }
+
+    /// Does what is due: syncs the log, cuts full blocks from the head, shortens the log, drops blocks that are replaced
+    /// or expired. Appends and queries go on meanwhile. One caller works at a time; others wait.
+    ///
+    /// # Errors
+    /// The first that occurs; what was done stays done, and the next call tries the rest again.
+    pub fn maintain(&self) -> Result<Maintenance> {
+        self.inner.maintain()
+    }
+
+    /// Cuts everything that the head holds into blocks, full or not, and then does what [`maintain`](Db::maintain) does:
+    /// for tools, and for moving a database. Samples that come meanwhile stay in the head.
+    ///
+    /// # Errors
+    /// As [`maintain`](Db::maintain).
+    pub fn flush(&self) -> Result<Maintenance> {
+        self.inner.flush()
+    }
+
+    /// Deletes the samples in `range` of all series that pass `matchers`.
+    ///
+    /// # Errors
+    /// `Unsupported`: always for a database that is append-only; otherwise not built yet.
+    pub fn delete(&self, range: TimeRange, matchers: &[Matcher]) -> Result<()> {
+        let _ = (range, matchers);
+        let reason = match self.inner.options.append_only {
+            true => "the database is append-only: nothing is deleted from it",
+            false => "not supported yet: deleting samples",
+        };
+        Err(Error::new(ErrorKind::Unsupported, reason))
+    }
+
+    /// What is here and how it is.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.inner.status()
+    }
+
+    /// Ends maintenance, makes everything durable, and gives the directory back. Nothing is lost without it: whatever
+    /// was acknowledged is in the log. Again, it does nothing.
+    ///
+    /// # Errors
+    /// `Io`, `Full`: the directory is given back all the same.
+    pub fn close(&self) -> Result<()> {
+        self.inner.close()
+    }
+}
+
+impl Inner {
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    fn close(&self) -> Result<()> {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        self.bell.ring();
+        let background = self.background.lock().take();
+        if let Some(background) = background {
+            background.join();
+        }
+        let _turn = self.maintenance.lock();
+        let closed = self.head.close();
+        *self.lock.lock() = None;
+        closed
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // The thread does not count: it has no hold on this beyond a step.
+        self.closed.store(true, Ordering::Release);
+        self.bell.ring();
+        if self.lock.lock().is_some()
+            && let Err(error) = self.head.close()
+        {
+            tracing::error!(dir = %self.dir.display(), %error, "closing the database");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

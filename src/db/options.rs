@@ -1,0 +1,87 @@
+//! What an opener may choose.
+
+use std::time::Duration;
+
+use crate::head::HeadOptions;
+use crate::wal::{Compression, Durability, LogOptions, segment};
+
+/// How a database is opened. The defaults are Prometheus's where it has the setting.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How much time a block cut from the head spans, in milliseconds: 2 h. The head is cut when it holds one and a half
+    /// times as much.
+    pub min_block_duration: i64,
+    /// When blocks are dropped.
+    pub retention: Retention,
+    /// What an acknowledged commit survives: an interval of 1 s.
+    pub durability: Durability,
+    /// How log records are compressed: snappy.
+    pub wal_compression: Compression,
+    /// Bytes in a log segment, a multiple of 32 KiB: 128 MiB.
+    pub wal_segment_size: u64,
+    /// How far ahead of the clock a sample may be, in milliseconds; `None`: any time. 10 min.
+    pub future_bound: Option<i64>,
+    /// How far behind the newest sample one may be and still be taken, in milliseconds: 0. Anything else is not
+    /// supported yet.
+    pub out_of_order_window: i64,
+    /// The most series in the head; `None`: no limit.
+    pub max_series: Option<u64>,
+    /// The most exemplars kept, over all series.
+    pub max_exemplars: usize,
+    /// Whether history is evidence: deletes and rewrites are refused by the library itself. No.
+    pub append_only: bool,
+    /// Whether a thread does the maintenance ([`Db::maintain`](super::Db::maintain)); otherwise the opener calls it. No:
+    /// a library starts no thread that nobody asked for.
+    pub background: bool,
+    /// How often that thread looks: 1 min.
+    pub maintenance_interval: Duration,
+}
+
+/// When blocks are dropped. Time is relative to the newest block, not to the clock: a database that nobody writes to
+/// keeps what it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Retention {
+    /// Blocks that end so many milliseconds before the newest one does, or more.
+    pub time: Option<i64>,
+    /// The oldest blocks beyond so many bytes, log and head included.
+    pub bytes: Option<u64>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let head = HeadOptions::default();
+        Self {
+            min_block_duration: head.chunk_range,
+            retention: Retention::default(),
+            durability: Durability::default(),
+            wal_compression: Compression::default(),
+            wal_segment_size: segment::DEFAULT_SEGMENT_SIZE,
+            future_bound: head.future_bound,
+            out_of_order_window: 0,
+            max_series: head.max_series,
+            max_exemplars: head.max_exemplars,
+            append_only: false,
+            background: false,
+            maintenance_interval: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Options {
+    pub(super) fn head(&self) -> HeadOptions {
+        HeadOptions {
+            chunk_range: self.min_block_duration,
+            future_bound: self.future_bound,
+            max_series: self.max_series,
+            max_exemplars: self.max_exemplars,
+        }
+    }
+
+    pub(super) fn log(&self) -> LogOptions {
+        LogOptions {
+            segment_size: self.wal_segment_size,
+            compression: self.wal_compression,
+            durability: self.durability,
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! A directory that somebody else may own, read.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::blocks::Blocks;
+use super::status::{self, Status, block_statuses, dir_bytes};
+use super::{DbSource, WAL_DIR, WBL_DIR};
+use crate::error::{Error, ErrorKind, Result};
+use crate::fs::{DirEntry, Env};
+use crate::head::{Head, HeadOptions, Replayed};
+use crate::wal::DamageKind;
+
+/// How often a directory is read that its owner changes meanwhile.
+const ATTEMPTS: usize = 8;
+
+/// A database opened for reading: what was there at one moment. It never writes, and its owner does not notice it.
+pub struct ReadOnlyDb {
+    env: Env,
+    dir: PathBuf,
+    head: Arc<Head>,
+    blocks: Blocks,
+    replayed: Replayed,
+    unread_out_of_order: u64,
+}
+
+impl std::fmt::Debug for ReadOnlyDb {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("ReadOnlyDb").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
+
+impl ReadOnlyDb {
+    /// Opens the database in `dir` on the machine `env`; see [`Db::open_read_only`](super::Db::open_read_only).
+    ///
+    /// # Errors
+    /// `NotReady` if the owner changed the directory at every attempt to read it; `InvalidInput` if it is not there;
+    /// `Io`.
+    pub fn open_with(env: &Env, dir: &Path) -> Result<Self> {
+        if env.fs.stat(dir)?.is_none_or(|stat| !stat.is_dir) {
+            return Err(Error::new(ErrorKind::InvalidInput, format!("{}: no such directory", dir.display())));
+        }
+        for _ in 0..ATTEMPTS {
+            // The owner puts a block there, then takes its samples out of the log, then the log's segments away. So what
+            // was read is whole if nothing came or went meanwhile; samples may, the last segment grows.
+            let before = names(env, dir)?;
+            let read = Self::read(env, dir);
+            if names(env, dir)? == before {
+                return read;
+            }
+        }
+        let text = format!("{}: its owner changed it {ATTEMPTS} times while it was read", dir.display());
+        Err(Error::new(ErrorKind::NotReady, text))
+    }
+
+    fn read(env: &Env, dir: &Path) -> Result<Self> {
+        let blocks = Blocks::open(env, dir)?;
+        let floor = blocks.complete_until().unwrap_or(i64::MIN);
+        let (head, mut replayed) = Head::open_read_only(env, &dir.join(WAL_DIR), HeadOptions::default(), floor)?;
+        // The owner may be about to write the rest.
+        let last = replayed.last_segment;
+        replayed.damage.retain(|damage| {
+            let at_the_end = damage.at.in_log && Some(damage.at.segment) == last;
+            !(at_the_end && matches!(damage.kind, DamageKind::TornEnd { .. }))
+        });
+        let unread_out_of_order = status::count_out_of_order(env, &dir.join(WBL_DIR))?;
+        Ok(Self { env: env.clone(), dir: dir.to_owned(), head, blocks, replayed, unread_out_of_order })
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What the log held.
+    #[must_use]
+    pub fn head(&self) -> &Arc<Head> {
+        &self.head
+    }
+
+    /// All of it, to be queried.
+    #[must_use]
+    pub fn source(&self) -> DbSource {
+        DbSource::new(&self.head, &self.blocks)
+    }
+
+    /// What is here and how it is.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        Status {
+            blocks: block_statuses(&self.blocks),
+            quarantined: self.blocks.quarantined(),
+            log_damage: self.replayed.damage.clone(),
+            log_bytes: dir_bytes(&self.env, &self.dir.join(WAL_DIR)),
+            min_time: self.head.min_time(),
+            max_time: self.head.max_time(),
+            series: self.head.series_count(),
+            unread_out_of_order: self.unread_out_of_order,
+            maintenance_error: None,
+        }
+    }
+}
+
+/// The blocks, checkpoints and segments that are there.
+fn names(env: &Env, dir: &Path) -> Result<Vec<DirEntry>> {
+    let mut names = Vec::new();
+    for dir in [dir.to_owned(), dir.join(WAL_DIR)] {
+        match env.fs.list(&dir) {
+            Ok(entries) => names.extend(entries.into_iter().filter(|entry| !entry.name.contains(".tmp"))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::from(error).context(format_args!("listing {}", dir.display()))),
+        }
+    }
+    Ok(names)
+}

@@ -1,0 +1,55 @@
+//! A view of the database at one moment.
+
+use std::sync::Arc;
+
+use super::blocks::Blocks;
+use crate::block::Block;
+use crate::error::Result;
+use crate::head::Head;
+use crate::model::{Exemplar, Labels, Matcher, Metadata, TimeRange};
+use crate::query::{BlockSource, HeadSource, Merged, SelectRequest, SeriesSet, Source};
+
+/// The head and the blocks as they were at one moment, as one source. Cheap to clone; whoever has one keeps what it sees.
+#[derive(Clone)]
+pub struct DbSource {
+    merged: Merged,
+}
+
+impl std::fmt::Debug for DbSource {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("DbSource")
+    }
+}
+
+impl DbSource {
+    pub(super) fn new(head: &Arc<Head>, blocks: &Blocks) -> Self {
+        // The head first: what it gives back after this is in blocks that are served by then. Seen twice is harmless,
+        // not at all would not be.
+        let head = HeadSource::new(head.reader(TimeRange::ALL));
+        let mut blocks: Vec<Arc<Block>> = blocks.all().to_vec();
+        // Which sample wins where two have the same time: the head's, then what was cut from it in order, then the
+        // older block's.
+        blocks.sort_by_key(|block| (block.meta().compaction.is_hinted(), block.meta().ulid));
+        let mut sources: Vec<Arc<dyn Source>> = vec![Arc::new(head)];
+        sources.extend(blocks.into_iter().map(|block| Arc::new(BlockSource::new(block)) as Arc<dyn Source>));
+        Self { merged: Merged::new(sources) }
+    }
+}
+
+impl Source for DbSource {
+    fn select(&self, request: &SelectRequest<'_>) -> Result<Box<dyn SeriesSet>> {
+        self.merged.select(request)
+    }
+    fn label_names(&self, range: TimeRange, matchers: &[Matcher]) -> Result<Vec<String>> {
+        self.merged.label_names(range, matchers)
+    }
+    fn label_values(&self, name: &str, range: TimeRange, matchers: &[Matcher]) -> Result<Vec<String>> {
+        self.merged.label_values(name, range, matchers)
+    }
+    fn exemplars(&self, range: TimeRange, matchers: &[&[Matcher]]) -> Result<Vec<(Labels, Vec<Exemplar>)>> {
+        self.merged.exemplars(range, matchers)
+    }
+    fn metadata(&self, metric: Option<&str>) -> Result<Vec<(String, Metadata)>> {
+        self.merged.metadata(metric)
+    }
+}

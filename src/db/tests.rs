@@ -1,0 +1,320 @@
+use super::*;
+use crate::block::{BlockMeta, CREATING, HINT_OUT_OF_ORDER};
+use crate::budget::Budget;
+use crate::fs::sim::SimHandle;
+use crate::model::Labels;
+use crate::query::{SelectRequest, Source, series_samples};
+use crate::wal::Durability;
+use std::time::Duration;
+
+const HOUR: i64 = 3_600_000;
+const START: i64 = crate::fs::sim::START_MS;
+
+type Content = Vec<(Labels, Vec<(i64, f64)>)>;
+
+fn dir() -> &'static Path {
+    Path::new("/data")
+}
+
+fn options() -> Options {
+    Options { future_bound: None, durability: Durability::Never, wal_segment_size: 32 * 1024, ..Options::default() }
+}
+
+fn open(env: &Env) -> Db {
+    Db::open_with(env, dir(), options()).unwrap()
+}
+
+fn series(number: usize) -> Labels {
+    Labels::from_pairs([("__name__", "m"), ("n", &number.to_string())])
+}
+
+fn value(number: usize, t: i64) -> f64 {
+    (t / 1000 % 1000) as f64 + number as f64
+}
+
+/// A sample a minute for three series, from hour to hour after the start.
+fn fill(db: &Db, hours: std::ops::Range<i64>) {
+    for minute in hours.start * 60..hours.end * 60 {
+        let t = START + minute * 60_000;
+        let mut appender = db.appender();
+        for number in 0..3 {
+            appender.append(None, &series(number), t, value(number, t)).unwrap();
+        }
+        appender.commit().unwrap();
+    }
+}
+
+fn expected(hours: std::ops::Range<i64>) -> Content {
+    let times = move || (hours.start * 60..hours.end * 60).map(|minute| START + minute * 60_000);
+    (0..3).map(|number| (series(number), times().map(|t| (t, value(number, t))).collect())).collect()
+}
+
+fn content(source: &DbSource) -> Content {
+    let budget = Budget::unlimited();
+    let mut set = source.select(&SelectRequest::new(TimeRange::ALL, &[], &budget)).unwrap();
+    let mut all = Vec::new();
+    while let Some(series) = set.next().unwrap() {
+        let samples = series_samples(&series.chunks, TimeRange::ALL).unwrap();
+        let floats = samples.iter().map(|sample| match sample.value {
+            crate::model::Value::Float(v) => (sample.t, v),
+            _ => panic!("a histogram"),
+        });
+        all.push((series.labels, floats.collect()));
+    }
+    all
+}
+
+fn blocks(db: &Db) -> Vec<(i64, i64)> {
+    let hours = |t: i64| (t - START) / HOUR;
+    db.status().blocks.iter().map(|block| (hours(block.meta.min_time), hours(block.meta.max_time))).collect()
+}
+
+fn machine() -> (Env, SimHandle) {
+    Env::simulated(1)
+}
+
+#[test]
+fn what_was_committed_is_there_after_a_kill() {
+    let (env, machine) = machine();
+    let db = open(&env);
+    fill(&db, 0..1);
+    let env = machine.kill();
+    assert_eq!(content(&open(&env).source()), expected(0..1));
+}
+
+#[test]
+fn one_process_owns_a_directory_until_it_closes_it() {
+    let (env, _machine) = machine();
+    let db = open(&env);
+    let error = Db::open_with(&env, dir(), options()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Locked);
+    db.close().unwrap();
+    db.close().unwrap();
+    open(&env);
+}
+
+#[test]
+fn dropping_the_last_handle_closes() {
+    let (env, _machine) = machine();
+    let db = open(&env);
+    drop(db.clone());
+    assert_eq!(Db::open_with(&env, dir(), options()).unwrap_err().kind(), ErrorKind::Locked);
+    drop(db);
+    open(&env);
+}
+
+#[test]
+fn full_blocks_are_cut_and_nothing_changes_for_a_query() {
+    let (env, machine) = machine();
+    let db = open(&env);
+    fill(&db, 0..3);
+    assert_eq!(db.maintain().unwrap(), Maintenance::default(), "not half as much again yet");
+    fill(&db, 3..60);
+    let before = db.source();
+    let log_bytes = db.status().log_bytes;
+    let written = db.maintain().unwrap().written.len();
+    assert_eq!(written, 29);
+    assert_eq!(blocks(&db), (0..29).map(|n| (2 * n, 2 * n + 2)).collect::<Vec<_>>());
+    assert_eq!(content(&db.source()), expected(0..60));
+    assert_eq!(content(&before), expected(0..60), "a view from before");
+    drop(before);
+    assert_eq!(db.maintain().unwrap(), Maintenance::default());
+    assert!(db.status().log_bytes + 32 * 1024 < log_bytes, "{} of {log_bytes}", db.status().log_bytes);
+    assert_eq!(db.status().min_time, Some(START + 58 * HOUR));
+    // And after a restart, too.
+    let env = machine.kill();
+    let db = open(&env);
+    assert_eq!(content(&db.source()), expected(0..60));
+    assert_eq!(db.status().min_time, Some(START + 58 * HOUR));
+    fill(&db, 60..61);
+    assert_eq!(content(&db.source()), expected(0..61));
+}
+
+#[test]
+fn flushing_leaves_nothing_in_the_head() {
+    let (env, _machine) = machine();
+    let db = open(&env);
+    fill(&db, 0..3);
+    assert_eq!(db.flush().unwrap().written.len(), 2);
+    assert_eq!(content(&db.source()), expected(0..3));
+    fill(&db, 3..4);
+    assert_eq!(db.flush().unwrap().written.len(), 1);
+    db.close().unwrap();
+    assert_eq!(content(&open(&env).source()), expected(0..4));
+}
+
+#[test]
+fn a_block_that_cannot_be_read_is_set_aside_and_the_rest_is_served() {
+    let (env, _machine) = machine();
+    let db = open(&env);
+    fill(&db, 0..8);
+    db.maintain().unwrap();
+    let ulid = db.status().blocks[0].meta.ulid.to_string();
+    db.close().unwrap();
+    let index = dir().join(&ulid).join("index");
+    let bytes = env.fs.read(&index).unwrap();
+    env.fs.remove_file(&index).unwrap();
+    env.fs.create(&index).unwrap().append(&bytes[..bytes.len() / 2]).unwrap();
+    let db = open(&env);
+    let quarantined = db.status().quarantined;
+    assert_eq!(quarantined.len(), 1);
+    assert!(quarantined[0].path.ends_with(&ulid) && quarantined[0].reason.contains("index"), "{quarantined:?}");
+    assert_eq!(content(&db.source()), expected(2..8));
+    db.maintain().unwrap();
+    assert!(env.fs.stat(&dir().join(&ulid)).unwrap().is_some(), "it is still there, for a person");
+}
+
+#[test]
+fn the_owner_removes_what_was_left_unfinished_and_a_reader_does_not() {
+    let (env, machine) = machine();
+    let db = open(&env);
+    fill(&db, 0..1);
+    let left = dir().join(format!("{}{CREATING}", crate::block::new_ulid(&env)));
+    let others = dir().join("mine.tmp-for-creation");
+    env.fs.create_dir_all(&left).unwrap();
+    env.fs.create_dir_all(&others).unwrap();
+    let env = machine.kill();
+    let reader = ReadOnlyDb::open_with(&env, dir()).unwrap();
+    assert_eq!(content(&reader.source()), expected(0..1));
+    assert!(env.fs.stat(&left).unwrap().is_some());
+    open(&env);
+    assert!(env.fs.stat(&left).unwrap().is_none());
+    assert!(env.fs.stat(&others).unwrap().is_some(), "not a block's name");
+}
+
+#[test]
+fn a_reader_beside_the_owner_sees_all_commits_and_changes_nothing() {
+    let (env, machine) = machine();
+    let db = open(&env);
+    fill(&db, 0..8);
+    db.maintain().unwrap();
+    fill(&db, 8..9);
+    let before = machine.image().fingerprint();
+    let reader = ReadOnlyDb::open_with(&env, dir()).unwrap();
+    assert_eq!(content(&reader.source()), expected(0..9));
+    assert_eq!(reader.status().log_damage, []);
+    assert_eq!(machine.image().fingerprint(), before);
+    fill(&db, 9..10);
+    assert_eq!(content(&reader.source()), expected(0..9), "the moment of opening");
+}
+
+#[test]
+fn a_reader_of_nothing_says_so() {
+    let (env, _machine) = machine();
+    assert_eq!(ReadOnlyDb::open_with(&env, dir()).unwrap_err().kind(), ErrorKind::InvalidInput);
+    env.fs.create_dir_all(dir()).unwrap();
+    assert_eq!(content(&ReadOnlyDb::open_with(&env, dir()).unwrap().source()), []);
+}
+
+#[test]
+fn blocks_beyond_retention_are_dropped_unless_somebody_needs_them() {
+    struct Needs;
+    impl BlockGuard for Needs {
+        fn may_drop(&self, _: &BlockMeta, _: &Path) -> bool {
+            false
+        }
+    }
+    let (env, _machine) = machine();
+    let retention = Retention { time: Some(4 * HOUR), bytes: None };
+    let db = Db::open_with(&env, dir(), Options { retention, ..options() }).unwrap();
+    db.set_block_guard(Arc::new(Needs));
+    fill(&db, 0..10);
+    assert_eq!(db.maintain().unwrap().dropped, []);
+    assert_eq!(blocks(&db), [(0, 2), (2, 4), (4, 6), (6, 8)]);
+    db.close().unwrap();
+    let db = Db::open_with(&env, dir(), Options { retention, ..options() }).unwrap();
+    assert_eq!(db.maintain().unwrap().dropped.len(), 2);
+    assert_eq!(blocks(&db), [(4, 6), (6, 8)]);
+    assert_eq!(content(&db.source()), expected(4..10));
+}
+
+#[test]
+fn a_block_that_another_was_made_from_is_dropped() {
+    let (env, _machine) = machine();
+    let db = open(&env);
+    fill(&db, 0..8);
+    db.maintain().unwrap();
+    // As after a merge whose process died before it removed the parents.
+    let metas: Vec<BlockMeta> = db.status().blocks.into_iter().map(|block| block.meta).collect();
+    let path = dir().join(metas[1].ulid.to_string());
+    let mut child = metas[1].clone();
+    child.compaction.parents = vec![metas[0].desc()];
+    db.close().unwrap();
+    child.write(env.fs.as_ref(), &path).unwrap();
+    let reader = ReadOnlyDb::open_with(&env, dir()).unwrap();
+    assert_eq!(content(&reader.source()), expected(2..8));
+    let db = open(&env);
+    assert_eq!(content(&db.source()), expected(2..8));
+    assert_eq!(db.maintain().unwrap().dropped, [metas[0].ulid]);
+    assert!(env.fs.stat(&dir().join(metas[0].ulid.to_string())).unwrap().is_none());
+}
+
+#[test]
+fn a_block_of_some_samples_of_its_span_does_not_take_the_others_from_the_log() {
+    let (env, _machine) = machine();
+    let db = open(&env);
+    fill(&db, 0..8);
+    db.maintain().unwrap();
+    let mut metas: Vec<BlockMeta> = db.status().blocks.into_iter().map(|block| block.meta).collect();
+    db.close().unwrap();
+    // It reaches over what the head alone has.
+    let last = metas.last_mut().unwrap();
+    last.compaction.add_hint(HINT_OUT_OF_ORDER);
+    last.max_time = START + 8 * HOUR;
+    last.write(env.fs.as_ref(), &dir().join(last.ulid.to_string())).unwrap();
+    assert_eq!(content(&open(&env).source()), expected(0..8));
+}
+
+#[test]
+fn maintenance_that_fails_is_told_and_done_the_next_time() {
+    let (env, machine) = machine();
+    let db = open(&env);
+    fill(&db, 0..8);
+    machine.set_capacity(Some(machine.used() + 1000));
+    assert_eq!(db.maintain().unwrap_err().kind(), ErrorKind::Full);
+    assert!(db.status().maintenance_error.is_some());
+    assert_eq!(content(&db.source()), expected(0..8));
+    machine.set_capacity(None);
+    assert_eq!(db.maintain().unwrap().written.len(), 3);
+    assert_eq!(db.status().maintenance_error, None);
+    assert_eq!(content(&db.source()), expected(0..8));
+    fill(&db, 8..9);
+    assert_eq!(content(&db.source()), expected(0..9));
+}
+
+#[test]
+fn an_append_only_database_refuses_deletes() {
+    let (env, _machine) = machine();
+    let db = Db::open_with(&env, dir(), Options { append_only: true, ..options() }).unwrap();
+    let error = db.delete(TimeRange::ALL, &[]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("append-only"), "{error}");
+}
+
+#[test]
+fn after_closing_nothing_can_be_committed() {
+    let (env, _machine) = machine();
+    let db = open(&env);
+    fill(&db, 0..1);
+    db.close().unwrap();
+    let mut appender = db.appender();
+    appender.append(None, &series(0), START + 2 * HOUR, 1.0).unwrap();
+    assert_eq!(appender.commit().unwrap_err().kind(), ErrorKind::NotReady);
+    assert_eq!(content(&open(&env).source()), expected(0..1));
+}
+
+#[test]
+fn a_thread_does_the_maintenance_for_those_who_ask_for_it() {
+    let env = Env::real();
+    let path = std::env::temp_dir().join(format!("narthex-background-{:x}", env.rng.next_u64()));
+    let options = Options { background: true, maintenance_interval: Duration::from_millis(1), ..options() };
+    let db = Db::open_with(&env, &path, options).unwrap();
+    fill(&db, 0..8);
+    let bell = env.executor.waiter();
+    while blocks(&db).len() < 3 {
+        bell.wait(Duration::from_millis(1));
+    }
+    assert_eq!(content(&db.source()), expected(0..8));
+    db.close().unwrap();
+    env.fs.remove_dir_all(&path).unwrap();
+}

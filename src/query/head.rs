@@ -1,0 +1,130 @@
+//! The head, as a source: one view of it for all selects.
+
+use std::sync::Arc;
+
+use super::{ChunkData, SelectRequest, Series, SeriesChunk, SeriesSet, Source};
+use crate::error::Result;
+use crate::head::{HeadChunk, HeadReader};
+use crate::index::SeriesId;
+use crate::model::{Exemplar, Labels, Matcher, Metadata, TimeRange};
+
+/// A view of the head as a source. All selects see the same commits.
+#[derive(Debug, Clone)]
+pub struct HeadSource {
+    reader: Arc<HeadReader>,
+}
+
+impl HeadSource {
+    /// A source of what `reader` sees.
+    #[must_use]
+    pub fn new(reader: HeadReader) -> Self {
+        Self { reader: Arc::new(reader) }
+    }
+
+    fn set(&self, range: TimeRange, matchers: &[Matcher], labels_only: bool, limit: usize) -> Result<HeadSet> {
+        let mut series = match range.intersect(&self.reader.range()) {
+            Some(_) => self.reader.select(matchers)?,
+            None => Vec::new(),
+        };
+        series.reverse();
+        Ok(HeadSet {
+            reader: Arc::clone(&self.reader),
+            series,
+            range,
+            labels_only,
+            left: if limit == 0 { usize::MAX } else { limit },
+            chunks: Vec::new(),
+            hidden: Vec::new(),
+        })
+    }
+}
+
+impl Source for HeadSource {
+    fn select(&self, request: &SelectRequest<'_>) -> Result<Box<dyn SeriesSet>> {
+        let set = self.set(request.range, request.matchers, request.hints.labels_only, request.hints.limit)?;
+        Ok(Box::new(set))
+    }
+
+    fn label_names(&self, range: TimeRange, matchers: &[Matcher]) -> Result<Vec<String>> {
+        if matchers.is_empty() {
+            return Ok(if range.overlaps(&self.reader.range()) { self.reader.label_names() } else { Vec::new() });
+        }
+        let mut names = Vec::new();
+        let mut set = self.set(range, matchers, true, 0)?;
+        while let Some(series) = set.next()? {
+            names.extend(series.labels.iter().map(|(name, _)| name.to_owned()));
+            if names.len() > COLLECTED {
+                names.sort_unstable();
+                names.dedup();
+            }
+        }
+        names.sort_unstable();
+        names.dedup();
+        Ok(names)
+    }
+
+    fn label_values(&self, name: &str, range: TimeRange, matchers: &[Matcher]) -> Result<Vec<String>> {
+        if matchers.is_empty() {
+            return Ok(if range.overlaps(&self.reader.range()) { self.reader.label_values(name) } else { Vec::new() });
+        }
+        let mut values = Vec::new();
+        let mut set = self.set(range, matchers, true, 0)?;
+        while let Some(series) = set.next()? {
+            values.extend(series.labels.get(name).map(str::to_owned));
+        }
+        values.sort_unstable();
+        values.dedup();
+        Ok(values)
+    }
+
+    fn exemplars(&self, range: TimeRange, matchers: &[&[Matcher]]) -> Result<Vec<(Labels, Vec<Exemplar>)>> {
+        self.reader.exemplars(range, matchers)
+    }
+
+    fn metadata(&self, metric: Option<&str>) -> Result<Vec<(String, Metadata)>> {
+        Ok(self.reader.metadata(metric))
+    }
+}
+
+/// Names are sorted out when there are so many, since most are the same few again.
+const COLLECTED: usize = 1 << 16;
+
+struct HeadSet {
+    reader: Arc<HeadReader>,
+    /// From last to first.
+    series: Vec<(SeriesId, Labels)>,
+    range: TimeRange,
+    labels_only: bool,
+    left: usize,
+    chunks: Vec<HeadChunk>,
+    hidden: Vec<TimeRange>,
+}
+
+impl SeriesSet for HeadSet {
+    fn next(&mut self) -> Result<Option<Series>> {
+        while self.left > 0 {
+            let Some((id, labels)) = self.series.pop() else { break };
+            self.reader.chunks(id, &mut self.chunks, &mut self.hidden);
+            let range = self.range;
+            let is_hidden = |span: &TimeRange| self.hidden.iter().any(|h| h.min <= span.min && span.max <= h.max);
+            self.chunks.retain(|chunk| chunk.range.overlaps(&range) && !is_hidden(&chunk.range));
+            if self.chunks.is_empty() {
+                continue;
+            }
+            self.left -= 1;
+            if self.labels_only {
+                return Ok(Some(Series { labels, chunks: Vec::new() }));
+            }
+            let deleted: Option<Arc<[TimeRange]>> = (!self.hidden.is_empty()).then(|| Arc::from(&*self.hidden));
+            let visible = self.reader.range();
+            let chunks = self.chunks.drain(..).map(|HeadChunk { range, chunk, .. }| SeriesChunk {
+                range,
+                data: ChunkData::Ready(chunk),
+                visible,
+                deleted: deleted.clone(),
+            });
+            return Ok(Some(Series { labels, chunks: chunks.collect() }));
+        }
+        Ok(None)
+    }
+}
