@@ -11,10 +11,11 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::cut::write_head_block;
 use super::status::dir_bytes;
 use super::{Inner, WAL_DIR};
 use crate::block::Ulid;
+use crate::budget::Budget;
+use crate::compact::write_block;
 use crate::error::Result;
 use crate::fs::{Clock, Task};
 use crate::model::TimeRange;
@@ -114,7 +115,10 @@ impl Inner {
     fn cut(&self, state: &mut State, range: TimeRange) -> Result<Option<Ulid>> {
         let end = range.max.saturating_add(1);
         self.head.raise_floor(end);
-        let written = write_head_block(&self.env, &self.dir, &self.head.range_head(range))?;
+        let source = self.head.range_head(range);
+        let budget = Budget::unlimited();
+        let written = write_block(&self.env, &self.dir, &source, range.min..end, &[], &budget)?.map(|meta| meta.ulid);
+        drop(source);
         // Retention is for later: what is cut is served first, whatever it drops.
         self.blocks.refresh()?;
         state.collect |= self.head.truncate_memory(end).series_marked > 0;

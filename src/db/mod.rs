@@ -17,7 +17,6 @@
 #![warn(clippy::indexing_slicing)]
 
 mod blocks;
-mod cut;
 mod maintain;
 mod options;
 mod read_only;
