@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use super::meta::{BlockMeta, META_FILE};
+use super::meta::{BlockMeta, META_FILE, Ulid};
 use super::segments::Segments;
 use super::tombstones::{TOMBSTONES_FILE, Tombstones};
 use super::{BlockError, BlockRead, Symbols};
@@ -88,6 +88,12 @@ impl Block {
     /// # Errors
     /// The first damage there is: `Corrupt`, with file and offset.
     pub fn verify(&self) -> Result<()> {
+        // A block may lie under a name of one's own choosing, but not under another block's.
+        let name = self.dir.file_name().and_then(|name| name.to_str()).and_then(|name| Ulid::from_string(name).ok());
+        if name.is_some_and(|name| name != self.meta.ulid) {
+            let reason = format!("{META_FILE} says that this is block {}", self.meta.ulid);
+            return Err(BlockError::inconsistent(&self.dir, reason).into());
+        }
         let mut series = 0;
         let mut chunk_count = 0;
         self.index.verify(|_, labels, chunks| {

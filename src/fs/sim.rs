@@ -79,7 +79,8 @@ impl Image {
 fn boot(tree: Tree, seed: u64) -> (Env, SimHandle) {
     let mut seeds = seed;
     let disk = Arc::new(Mutex::new(Disk::new(tree, splitmix64(&mut seeds))));
-    let clock = Arc::new(SimClock { start: AtomicI64::new(START_MS), passed: AtomicU64::new(0) });
+    let clock =
+        Arc::new(SimClock { start: AtomicI64::new(START_MS), passed: AtomicU64::new(0), interrupt: Mutex::default() });
     let rng = Arc::new(SimRng(Mutex::new(splitmix64(&mut seeds))));
     let executor = Arc::new(SimExecutor {
         random: Mutex::new(splitmix64(&mut seeds)),
@@ -192,9 +193,16 @@ impl SimHandle {
         })
     }
 
+    /// Runs `work` in the middle of whatever reads a clock, after `skip` more readings: so another appender, say,
+    /// overtakes the one that reads. What was interrupted goes on afterwards, on the same thread, and still holds what
+    /// it holds: work that waits for it would wait for ever.
+    pub fn at_clock_reading(&self, skip: u64, work: impl FnOnce() + Send + 'static) {
+        *self.clock.interrupt.lock() = Some((skip, Box::new(work)));
+    }
+
     /// Sets the wall clock.
     pub fn set_now_ms(&self, now: i64) {
-        let passed = self.clock.monotonic().as_millis() as i64;
+        let passed = self.clock.passed().as_millis() as i64;
         self.clock.start.store(now - passed, Ordering::SeqCst);
     }
 
@@ -216,26 +224,55 @@ impl SimHandle {
     }
 }
 
-#[derive(Debug)]
 struct SimClock {
     start: AtomicI64,
     /// Nanoseconds.
     passed: AtomicU64,
+    /// After how many readings to run what.
+    interrupt: Mutex<Option<(u64, Work)>>,
+}
+
+impl fmt::Debug for SimClock {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("SimClock").field("start", &self.start).field("passed", &self.passed()).finish_non_exhaustive()
+    }
 }
 
 impl SimClock {
     fn advance(&self, time: Duration) {
         self.passed.fetch_add(time.as_nanos() as u64, Ordering::SeqCst);
     }
+
+    fn passed(&self) -> Duration {
+        Duration::from_nanos(self.passed.load(Ordering::SeqCst))
+    }
+
+    fn interrupt(&self) {
+        let due = {
+            let mut interrupt = self.interrupt.lock();
+            match &mut *interrupt {
+                Some((skip, _)) if *skip > 0 => {
+                    *skip -= 1;
+                    None
+                }
+                _ => interrupt.take(),
+            }
+        };
+        if let Some((_, work)) = due {
+            work();
+        }
+    }
 }
 
 impl Clock for SimClock {
     fn now_ms(&self) -> i64 {
-        self.start.load(Ordering::SeqCst) + self.monotonic().as_millis() as i64
+        self.interrupt();
+        self.start.load(Ordering::SeqCst) + self.passed().as_millis() as i64
     }
 
     fn monotonic(&self) -> Duration {
-        Duration::from_nanos(self.passed.load(Ordering::SeqCst))
+        self.interrupt();
+        self.passed()
     }
 }
 

@@ -10,5 +10,6 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
+mod head;
 mod history;
 mod wal;

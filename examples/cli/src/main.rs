@@ -3,6 +3,7 @@
 //! One file a group of commands; this one only hands on. An error ends the program with its text on the standard error
 //! and exit code 1; wrong usage with 2.
 
+mod openmetrics;
 mod tsdb;
 
 use std::process::ExitCode;

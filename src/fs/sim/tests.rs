@@ -214,6 +214,16 @@ fn waiting_passes_simulated_time_and_a_ring_saves_the_wait() {
 }
 
 #[test]
+fn work_can_be_slipped_into_a_reading_of_a_clock() {
+    let (env, machine) = Env::simulated(1);
+    let other = machine.clone();
+    machine.at_clock_reading(1, move || other.advance(Duration::from_secs(1)));
+    assert_eq!(env.clock.monotonic(), Duration::ZERO);
+    assert_eq!(env.clock.monotonic(), Duration::from_secs(1));
+    assert_eq!(env.clock.monotonic(), Duration::from_secs(1));
+}
+
+#[test]
 fn tasks_run_in_an_order_that_the_seed_alone_decides() {
     let order = |seed| {
         let (env, machine) = Env::simulated(seed);
