@@ -5,6 +5,7 @@
 //! [`Env::simulated`](crate::fs::Env::simulated) gives the machine. Nothing here is compiled without the feature
 //! `testkit`.
 
+pub mod fuzz;
 pub mod jsonl;
 mod memory;
 #[cfg(feature = "promql")]

@@ -1,0 +1,31 @@
+//! What the fuzz targets do with their input, as plain functions: `fuzz/` runs them on what libFuzzer makes up,
+//! `tests/fuzz_corpus.rs` on the inputs kept in `testdata/fuzz/`.
+//!
+//! A new target is a function here, a line in [`TARGETS`], three lines in `fuzz/fuzz_targets/NAME.rs`, a `[[bin]]` in
+//! `fuzz/Cargo.toml`, and a few small inputs in `testdata/fuzz/NAME/`; the test says which of them is missing. A function
+//! panics when it has found something. A decoder's function also holds what was decoded against a second way to get it:
+//! "does not panic" alone finds little.
+
+mod chunk;
+mod input;
+
+pub use chunk::{
+    chunk_float_histogram, chunk_histogram, chunk_histogram_round_trip, chunk_st, chunk_writer, chunk_xor,
+    chunk_xor_round_trip, chunk_xor2, chunk_xor2_round_trip,
+};
+
+/// A fuzz target's body.
+pub type Target = fn(&[u8]);
+
+/// All targets by name.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("chunk_float_histogram", chunk_float_histogram),
+    ("chunk_histogram", chunk_histogram),
+    ("chunk_histogram_round_trip", chunk_histogram_round_trip),
+    ("chunk_st", chunk_st),
+    ("chunk_writer", chunk_writer),
+    ("chunk_xor", chunk_xor),
+    ("chunk_xor2", chunk_xor2),
+    ("chunk_xor2_round_trip", chunk_xor2_round_trip),
+    ("chunk_xor_round_trip", chunk_xor_round_trip),
+];
