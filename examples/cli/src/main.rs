@@ -3,12 +3,18 @@
 //! One file a group of commands; this one only hands on. An error ends the program with its text on the standard error
 //! and exit code 1; wrong usage with 2.
 
+mod bench;
 mod openmetrics;
 mod tsdb;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tikv_jemallocator::Jemalloc;
+
+/// As in the programs that serve: what is measured here is what runs there.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// Inspects, repairs and benchmarks Prometheus and Thanos data.
 #[derive(Debug, Parser)]
@@ -20,6 +26,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// The workload of the figures.
+    #[command(subcommand)]
+    Bench(bench::Command),
     /// Data directories and blocks on this machine.
     #[command(subcommand)]
     Tsdb(tsdb::Command),
@@ -31,6 +40,7 @@ type CommandResult = Result<(), Box<dyn std::error::Error>>;
 #[expect(clippy::print_stderr, reason = "the one place where the program speaks to its user about errors")]
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Bench(command) => bench::run(command),
         Command::Tsdb(command) => tsdb::run(command),
     };
     match result {

@@ -1,0 +1,252 @@
+//! `narthex bench`: the workload of the figures, step by step, one JSON line a step.
+//!
+//! The same series and values are driven through the peers, whose programs print the same keys, so that two lines can be
+//! divided by each other. Rates are given by the wall and by the CPU second; memory is what `/proc` says after the step,
+//! `anon_mib` being the part that is not a mapped file.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use narthex::block::Block;
+use narthex::budget::Budget;
+use narthex::fs::Env;
+use narthex::head::{Head, HeadOptions};
+use narthex::model::{MatchOp, Matcher, TimeRange};
+use narthex::query::{BlockSource, SelectRequest, SeriesDecoder, Source};
+use narthex::testkit::Workload;
+use narthex::wal::{Compression, Durability, LogOptions};
+use rustix::time::{ClockId, clock_gettime};
+use serde_json::{Map, Value, json};
+
+use crate::CommandResult;
+
+/// The steps that can be measured.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Appends all samples to a new directory, one commit for each target's 500, and closes it.
+    Append(Size),
+    /// Opens the directory, reading its log back.
+    Replay(Size),
+    /// Reads every sample of the directory's first block.
+    Scan(Size),
+    /// Five selections of labels from the first block, each 20 times.
+    Select(Size),
+}
+
+/// How much, and where.
+#[derive(Debug, Args)]
+pub(crate) struct Size {
+    /// How many series.
+    #[arg(long, default_value_t = 100_000)]
+    series: usize,
+    /// How many samples a series.
+    #[arg(long, default_value_t = 480)]
+    samples: usize,
+    /// The data directory.
+    #[arg(long)]
+    dir: PathBuf,
+    /// Look labels up for each sample instead of keeping references.
+    #[arg(long)]
+    no_refs: bool,
+}
+
+impl Size {
+    fn work(&self) -> f64 {
+        self.series as f64 * self.samples as f64
+    }
+}
+
+/// Runs the command.
+pub(crate) fn run(command: Command) -> CommandResult {
+    let env = Env::real();
+    match command {
+        Command::Append(size) => append(&env, &size),
+        Command::Replay(size) => {
+            let lap = Lap::start(&env)?;
+            let head = open(&env, &size.dir)?;
+            let series = head.series_count();
+            lap.done(
+                "replay",
+                size.work(),
+                json!({ "series": series, "live_bytes_per_series": lap.anon_since()? / series.max(1) as f64 }),
+            )
+        }
+        Command::Scan(size) => scan(&env, &size),
+        Command::Select(size) => select(&env, &size),
+    }
+}
+
+/// The head of the directory. As the peers run it: the log uncompressed, synced by the system alone, any time taken.
+fn open(env: &Env, dir: &Path) -> narthex::error::Result<Arc<Head>> {
+    let options = HeadOptions { future_bound: None, ..HeadOptions::default() };
+    let log = LogOptions { compression: Compression::None, durability: Durability::Never, ..LogOptions::default() };
+    env.fs.create_dir_all(dir)?;
+    Ok(Head::open(env, &dir.join("wal"), options, log, i64::MIN)?.0)
+}
+
+fn append(env: &Env, size: &Size) -> CommandResult {
+    if env.fs.stat(&size.dir)?.is_some() {
+        return Err(format!("{} exists: give a directory that does not", size.dir.display()).into());
+    }
+    let head = open(env, &size.dir)?;
+    let mut workload = Workload::new(size.series);
+    let labels = workload.labels().to_vec();
+    let mut references = vec![None; size.series];
+    let lap = Lap::start(env)?;
+    for _ in 0..size.samples {
+        workload.step(|t, first, values| {
+            let mut appender = head.appender();
+            let known = references.iter_mut().skip(first).zip(labels.iter().skip(first));
+            for (value, (reference, labels)) in values.iter().zip(known) {
+                let kept = if size.no_refs { None } else { *reference };
+                *reference = Some(appender.append(kept, labels, t, *value)?);
+            }
+            appender.commit().map(drop)
+        })?;
+    }
+    let wal = bytes_below(env, &size.dir.join("wal"))? as f64 / size.work();
+    lap.done("append", size.work(), json!({ "wal_bytes_per_sample": wal }))?;
+    let lap = Lap::start(env)?;
+    head.close()?;
+    lap.done("close", size.work(), json!({}))
+}
+
+fn first_block(env: &Env, dir: &Path) -> Result<Block, Box<dyn std::error::Error>> {
+    for entry in env.fs.list(dir)? {
+        let path = dir.join(&entry.name);
+        if entry.is_dir && narthex::block::is_block(env.fs.as_ref(), &path)? {
+            return Ok(Block::open(env.fs.as_ref(), &path)?);
+        }
+    }
+    Err(format!("{}: no block there", dir.display()).into())
+}
+
+fn scan(env: &Env, size: &Size) -> CommandResult {
+    let source = BlockSource::new(Arc::new(first_block(env, &size.dir)?));
+    let matchers = [Matcher::new(MatchOp::Regex, "__name__", ".+")?];
+    let budget = Budget::unlimited();
+    let mut decoder = SeriesDecoder::new();
+    let (mut samples, mut series, mut sum) = (0_usize, 0_u64, 0.0);
+    let lap = Lap::start(env)?;
+    let mut set = source.select(&SelectRequest::new(TimeRange::ALL, &matchers, &budget))?;
+    while let Some(one) = set.next()? {
+        let columns = decoder.decode(&one.chunks, TimeRange::ALL)?;
+        series += 1;
+        samples += columns.len();
+        sum += columns.v.iter().sum::<f64>();
+    }
+    lap.done("scan", samples as f64, json!({ "series": series, "sum": sum }))
+}
+
+fn select(env: &Env, size: &Size) -> CommandResult {
+    let source = BlockSource::new(Arc::new(first_block(env, &size.dir)?));
+    let equal = |name, value| Ok(Matcher::equal(name, value));
+    let with = Matcher::new;
+    let sets = [
+        vec![equal("__name__", "app_metric_007_total")],
+        vec![with(MatchOp::Regex, "pod", "pod-1.*"), equal("code", "3")],
+        vec![with(MatchOp::Regex, "pod", ".*-[0-9a-f]*7f.*")],
+        vec![
+            with(MatchOp::Regex, "namespace", "ns-1|ns-2|ns-30"),
+            with(MatchOp::NotEqual, "code", "0"),
+            with(MatchOp::NotRegex, "job", "job-1.*"),
+        ],
+        vec![equal("cluster", "cluster-3"), with(MatchOp::NotEqual, "code", "")],
+    ];
+    let budget = Budget::unlimited();
+    for matchers in sets {
+        let matchers = matchers.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let text: Vec<String> = matchers.iter().map(ToString::to_string).collect();
+        let mut series = 0_u64;
+        let lap = Lap::start(env)?;
+        for _ in 0..20 {
+            let mut set = source.select(&SelectRequest::labels_only(TimeRange::ALL, &matchers, &budget))?;
+            while let Some(one) = set.next()? {
+                series += u64::from(!one.labels.is_empty());
+            }
+        }
+        lap.done("select", series as f64, json!({ "m": text.join(",") }))?;
+    }
+    Ok(())
+}
+
+fn bytes_below(env: &Env, dir: &Path) -> std::io::Result<u64> {
+    let mut bytes = 0;
+    for entry in env.fs.list(dir)? {
+        let path = dir.join(&entry.name);
+        bytes += match env.fs.stat(&path)? {
+            Some(stat) if stat.is_dir => bytes_below(env, &path)?,
+            Some(stat) => stat.len,
+            None => 0,
+        };
+    }
+    Ok(bytes)
+}
+
+/// Where a step began.
+struct Lap {
+    env: Env,
+    wall: Duration,
+    cpu: Duration,
+    anon_mib: f64,
+    rss_mib: f64,
+}
+
+impl Lap {
+    fn start(env: &Env) -> std::io::Result<Self> {
+        let [rss_mib, anon_mib, _] = memory(env)?;
+        Ok(Self { env: env.clone(), wall: env.clock.monotonic(), cpu: cpu(), anon_mib, rss_mib })
+    }
+
+    /// Bytes of anonymous memory more than at the start.
+    fn anon_since(&self) -> std::io::Result<f64> {
+        let [_, anon_mib, _] = memory(&self.env)?;
+        Ok((anon_mib - self.anon_mib) * f64::from(1 << 20))
+    }
+
+    #[expect(clippy::print_stdout, reason = "the program's output")]
+    fn done(&self, step: &str, work: f64, more: Value) -> CommandResult {
+        let wall = (self.env.clock.monotonic() - self.wall).as_secs_f64();
+        let cpu = (cpu() - self.cpu).as_secs_f64();
+        let [rss_mib, anon_mib, hwm_mib] = memory(&self.env)?;
+        let mut line = Map::new();
+        let numbers = [
+            ("wall_s", wall),
+            ("cpu_s", cpu),
+            ("work", work),
+            ("per_s", work / wall),
+            ("per_cpu_s", work / cpu),
+            ("rss_mib", rss_mib),
+            ("anon_mib", anon_mib),
+            ("hwm_mib", hwm_mib),
+            ("base_rss", self.rss_mib),
+            ("base_anon", self.anon_mib),
+        ];
+        line.insert("step".into(), step.into());
+        line.extend(numbers.map(|(key, number)| (key.into(), json!(number))));
+        if let Value::Object(more) = more {
+            line.extend(more);
+        }
+        println!("{}", Value::Object(line));
+        Ok(())
+    }
+}
+
+/// CPU time of this process so far, all threads.
+fn cpu() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
+}
+
+/// MiB: resident, anonymous, the most that was ever resident.
+fn memory(env: &Env) -> std::io::Result<[f64; 3]> {
+    let bytes = env.fs.read(Path::new("/proc/self/status"))?;
+    let text = String::from_utf8_lossy(&bytes);
+    let kib = |key: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        line.and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or(0.0)
+    };
+    Ok(["VmRSS", "RssAnon", "VmHWM"].map(|key| kib(key) / 1024.0))
+}
