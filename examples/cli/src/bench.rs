@@ -11,11 +11,12 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use narthex::block::Block;
 use narthex::budget::Budget;
+use narthex::compact::write_block;
 use narthex::fs::Env;
 use narthex::head::{Head, HeadOptions};
 use narthex::model::{MatchOp, Matcher, TimeRange};
 use narthex::query::{BlockSource, SelectRequest, SeriesDecoder, Source};
-use narthex::testkit::Workload;
+use narthex::testkit::{T0, Workload};
 use narthex::wal::{Compression, Durability, LogOptions};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Map, Value, json};
@@ -29,6 +30,8 @@ pub(crate) enum Command {
     Append(Size),
     /// Opens the directory, reading its log back.
     Replay(Size),
+    /// Opens the directory, writes its head's first two hours as a block and forgets them in the head.
+    Headcompact(Size),
     /// Reads every sample of the directory's first block.
     Scan(Size),
     /// Five selections of labels from the first block, each 20 times.
@@ -73,6 +76,7 @@ pub(crate) fn run(command: Command) -> CommandResult {
                 json!({ "series": series, "live_bytes_per_series": lap.anon_since()? / series.max(1) as f64 }),
             )
         }
+        Command::Headcompact(size) => headcompact(&env, &size),
         Command::Scan(size) => scan(&env, &size),
         Command::Select(size) => select(&env, &size),
     }
@@ -111,6 +115,21 @@ fn append(env: &Env, size: &Size) -> CommandResult {
     let lap = Lap::start(env)?;
     head.close()?;
     lap.done("close", size.work(), json!({}))
+}
+
+fn headcompact(env: &Env, size: &Size) -> CommandResult {
+    let head = open(env, &size.dir)?;
+    let end = T0 + HeadOptions::default().chunk_range;
+    let lap = Lap::start(env)?;
+    let range = head.range_head(TimeRange::new(T0, end - 1));
+    let meta = write_block(env, &size.dir, &range, T0..end, &[], &Budget::unlimited())?;
+    let meta = meta.ok_or("the head is empty")?;
+    drop(range);
+    let block = Block::open(env.fs.as_ref(), &size.dir.join(meta.ulid.to_string()))?;
+    head.truncate(end)?;
+    let samples = size.work();
+    let bytes = json!({ "block_bytes": block.size(), "bytes_per_sample": block.size() as f64 / samples });
+    lap.done("headcompact", samples, bytes)
 }
 
 fn first_block(env: &Env, dir: &Path) -> Result<Block, Box<dyn std::error::Error>> {
