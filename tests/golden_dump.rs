@@ -1,0 +1,169 @@
+//! Whole directories that Prometheus wrote and left in the middle of its work: opened for reading, every series answers
+//! what Prometheus's own querier answered. Out-of-order samples that are still in their log are not read yet: series that
+//! have some are left out.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use narthex::budget::Budget;
+use narthex::db::Db;
+use narthex::fs::Env;
+use narthex::model::TimeRange;
+use narthex::query::{SelectRequest, Source, series_samples};
+use narthex::testkit::jsonl::samples_line;
+use narthex::wal::record::Record;
+use narthex::wal::{Decompressor, LogReader};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/golden/prometheus-3.14")
+}
+
+/// The records of a log, decoded.
+fn records(dir: &Path) -> Vec<Record> {
+    let mut reader = LogReader::open(&Env::real().fs, dir).unwrap();
+    let (mut decompressor, mut bytes, mut records) = (Decompressor::default(), Vec::new(), Vec::new());
+    while reader.next(&mut decompressor, &mut bytes).unwrap().is_some() {
+        records.push(Record::decode(&bytes).unwrap());
+    }
+    records
+}
+
+/// The series that have samples in the log of out-of-order samples, as the beginnings of their lines.
+fn out_of_order(dir: &Path) -> BTreeSet<String> {
+    let mut references = BTreeSet::new();
+    for record in records(&dir.join("wbl")) {
+        match record {
+            Record::Samples(samples) => references.extend(samples.iter().map(|sample| sample.reference)),
+            Record::Histograms(samples) => references.extend(samples.iter().map(|sample| sample.reference)),
+            Record::FloatHistograms(samples) => references.extend(samples.iter().map(|sample| sample.reference)),
+            _ => {}
+        }
+    }
+    let mut names = BTreeSet::new();
+    for record in records(&dir.join("wal")) {
+        if let Record::Series(series) = record {
+            let series = series.into_iter().filter(|(reference, _)| references.contains(reference));
+            names.extend(series.map(|(_, labels)| {
+                let mut line = String::new();
+                samples_line::<()>(&mut line, &labels, []).unwrap();
+                name_of(&line).to_owned()
+            }));
+        }
+    }
+    names
+}
+
+/// A line up to its samples.
+fn name_of(line: &str) -> &str {
+    line.split_once("\"samples\":").unwrap().0
+}
+
+fn golden(writer: &str, state: &str) -> Vec<String> {
+    let path = root().join(writer).join(format!("{state}.samples.jsonl.zst"));
+    let text = zstd::decode_all(&*Env::real().fs.read(&path).unwrap()).unwrap();
+    String::from_utf8(text).unwrap().lines().map(|line| format!("{line}\n")).collect()
+}
+
+fn dump(dir: &Path) -> Vec<String> {
+    let db = Db::open_read_only(dir).unwrap();
+    let status = db.status();
+    assert!(status.log_damage.is_empty() && status.quarantined.is_empty(), "{status:?}");
+    let budget = Budget::unlimited();
+    let mut set = db.source().select(&SelectRequest::new(TimeRange::ALL, &[], &budget)).unwrap();
+    let mut lines = Vec::new();
+    while let Some(series) = set.next().unwrap() {
+        let samples = series_samples(&series.chunks, TimeRange::ALL).unwrap();
+        let mut line = String::new();
+        samples_line(&mut line, &series.labels, samples.into_iter().map(Ok::<_, ()>)).unwrap();
+        lines.push(line);
+    }
+    lines
+}
+
+fn identity(line: String) -> String {
+    line
+}
+
+/// The head does not keep start timestamps yet.
+fn without_start_timestamps(line: String) -> String {
+    let mut parts = line.split(",{\"st\":");
+    let mut without = parts.next().unwrap().to_owned();
+    for part in parts {
+        without.push_str(part.split_once('}').unwrap().1);
+    }
+    without
+}
+
+/// Histograms with start timestamps fill their chunks sooner, and the first one of a chunk may know less of the one
+/// before it than the others.
+fn without_chunk_boundaries(line: String) -> String {
+    without_start_timestamps(line).replace("\"not_reset\"", "\"unknown\"")
+}
+
+/// The first place where two lines differ.
+fn difference(ours: &str, theirs: &str) -> String {
+    let at = ours.bytes().zip(theirs.bytes()).take_while(|(a, b)| a == b).count();
+    let part = |line: &str| {
+        let start = line.floor_char_boundary(at.saturating_sub(60));
+        line[start..line.floor_char_boundary(line.len().min(at + 200))].to_owned()
+    };
+    format!("{} at {at}:\n  ours   {}\n  theirs {}", name_of(theirs), part(ours), part(theirs))
+}
+
+fn check(writer: &str, state: &str, change: impl Fn(String) -> String) {
+    let dir = root().join(writer).join(state);
+    let left_out = out_of_order(&dir);
+    let keep = |lines: Vec<String>| -> BTreeMap<String, String> {
+        let lines = lines.into_iter().filter(|line| !left_out.contains(name_of(line)));
+        lines.map(|line| (name_of(&line).to_owned(), change(line))).collect()
+    };
+    let (ours, theirs) = (keep(dump(&dir)), keep(golden(writer, state)));
+    assert!(theirs.len() > 8, "{writer}/{state}: {} series compared", theirs.len());
+    let keys = |lines: &BTreeMap<String, String>| lines.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(keys(&ours), keys(&theirs), "{writer}/{state}");
+    let wrong: Vec<_> = theirs.iter().filter(|(name, line)| ours[*name] != **line).collect();
+    let differences: Vec<_> = wrong.iter().map(|(name, line)| difference(&ours[*name], line)).collect();
+    assert!(wrong.is_empty(), "{writer}/{state}: {} of {}: {}", wrong.len(), theirs.len(), differences.join("\n"));
+}
+
+#[test]
+fn xor_without_log_compression_before_compaction() {
+    check("xor-wal-plain", "crashed-before-compaction", identity);
+}
+
+#[test]
+fn xor_without_log_compression_after_compaction() {
+    check("xor-wal-plain", "crashed-after-compaction", identity);
+}
+
+#[test]
+fn xor_with_a_snappy_log_before_compaction() {
+    check("xor-wal-snappy", "crashed-before-compaction", identity);
+}
+
+#[test]
+fn xor_with_a_snappy_log_after_compaction() {
+    check("xor-wal-snappy", "crashed-after-compaction", identity);
+}
+
+#[test]
+fn xor2_with_start_timestamps_and_a_zstd_log_before_compaction() {
+    check("xor2-st-wal-zstd", "crashed-before-compaction", without_start_timestamps);
+}
+
+#[test]
+fn xor2_with_start_timestamps_and_a_zstd_log_after_compaction() {
+    check("xor2-st-wal-zstd", "crashed-after-compaction", without_start_timestamps);
+}
+
+#[test]
+fn all_start_timestamp_encodings_before_compaction() {
+    check("all-st-wal-snappy", "crashed-before-compaction", without_start_timestamps);
+}
+
+#[test]
+fn all_start_timestamp_encodings_after_compaction() {
+    check("all-st-wal-snappy", "crashed-after-compaction", without_chunk_boundaries);
+}
