@@ -51,7 +51,7 @@ def round_of(arguments, scratch):
             both[rename or name][side] = row
 
     take("peer", [r for r in lines([arguments.peer, "-do", "ingest", "-noref", *peer_size[:2], "-samples", noref, "-dir", theirs]) if r.get("step") == "append"], "append, labels each time")
-    take("ours", lines([arguments.narthex, "bench", "append", "--no-refs", *our_size[:2], "--samples", noref, "--dir", ours]), "append, labels each time")
+    take("ours", [r for r in lines([arguments.narthex, "bench", "append", "--no-refs", *our_size[:2], "--samples", noref, "--dir", ours]) if r.get("step") == "append"], "append, labels each time")
     shutil.rmtree(ours)
     take("peer", [r for r in lines([arguments.peer, "-do", "ingest", *peer_size]) if r.get("step") == "append"])
     take("ours", [r for r in lines([arguments.narthex, "bench", "append", *our_size]) if r.get("step") == "append"])
@@ -86,7 +86,8 @@ def main():
         if step == "block":
             continue
         pairs = [(r[step]["ours"], r[step]["peer"]) for r in rounds if "ours" in r[step] and "peer" in r[step]]
-        if not pairs:
+        if not pairs or not any(o["work"] for o, _ in pairs):
+            print(f"| {step} | nothing to do at this size | | | |")
             continue
         ours = statistics.median(o["per_cpu_s"] for o, _ in pairs)
         peer = statistics.median(p["per_cpu_s"] for _, p in pairs)
