@@ -8,7 +8,9 @@ mod histogram;
 mod labels;
 mod matcher;
 mod metadata;
+mod regex;
 mod sample;
+mod shape;
 mod time;
 
 pub use exemplar::Exemplar;
