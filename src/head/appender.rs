@@ -227,6 +227,14 @@ impl Appender {
         Ok(series_ref)
     }
 
+    /// Says what a metric is, of whose name there need be no series: a histogram's series are called otherwise. It is
+    /// known at once, and until the head forgets it: the log has metadata of series alone, and senders repeat themselves.
+    pub fn describe_metric(&mut self, name: &str, metadata: &Metadata) {
+        if !self.head.metadata.is(name, metadata) {
+            self.head.metadata.set(name, metadata);
+        }
+    }
+
     #[inline]
     fn check_time(&mut self, t: i64) -> Result<(), Refusal> {
         if t < self.min_valid || t > self.max_valid || self.unbounded { self.check_odd_time(t) } else { Ok(()) }

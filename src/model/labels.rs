@@ -331,6 +331,12 @@ fn is_plain_name(name: &str) -> bool {
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
+/// `text` in double quotes, escaped as Go's `strconv.Quote` does: how names and values stand in Prometheus's errors.
+#[must_use]
+pub fn quoted(text: &str) -> String {
+    Quoted(text).to_string()
+}
+
 /// A string in double quotes, escaped as Go's `strconv.Quote` does.
 pub(crate) struct Quoted<'a>(pub(crate) &'a str);
 

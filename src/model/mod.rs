@@ -23,7 +23,7 @@ pub(crate) use labels::Quoted;
 #[cfg(feature = "wire")]
 pub(crate) use labels::put_packed_label;
 pub(crate) use labels::put_text;
-pub use labels::{LABEL_LONGEST, Labels, LabelsBuilder, LabelsIter, METRIC_NAME};
+pub use labels::{LABEL_LONGEST, Labels, LabelsBuilder, LabelsIter, METRIC_NAME, quoted};
 pub use matcher::{MatchOp, Matcher, MatcherError, Reach};
 pub use metadata::{Metadata, MetricType};
 pub use sample::{STALE_NAN_BITS, Sample, Value, is_stale};

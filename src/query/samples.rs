@@ -12,9 +12,9 @@ use crate::model::{Sample, TimeRange};
 /// # Errors
 /// `Corrupt` if a chunk does not decode; the loader's.
 pub fn series_samples(chunks: &[SeriesChunk], range: TimeRange) -> Result<Vec<Sample>> {
-    let mut all: Vec<(u32, Sample)> = Vec::new();
+    let mut all: Vec<(usize, Sample)> = Vec::new();
     let mut in_order = true;
-    for chunk in chunks {
+    for (rank, chunk) in chunks.iter().enumerate() {
         let span = chunk.range.intersect(&chunk.visible).and_then(|span| span.intersect(&range));
         if span.is_none() {
             continue;
@@ -24,23 +24,23 @@ pub fn series_samples(chunks: &[SeriesChunk], range: TimeRange) -> Result<Vec<Sa
             let sample = sample?;
             if range.contains(sample.t) && chunk.shows(sample.t) {
                 in_order &= all.last().is_none_or(|(_, last)| last.t < sample.t);
-                all.push((chunk.source, sample));
+                all.push((rank, sample));
             }
         }
     }
-    if !in_order {
-        // Stable: of equal times the one of higher precedence stays first.
-        all.sort_by_key(|(_, sample)| sample.t);
-        all.dedup_by_key(|(_, sample)| sample.t);
+    if in_order {
+        return Ok(all.into_iter().map(|(_, sample)| sample).collect());
     }
-    let merged = chunks.iter().any(|chunk| chunk.source != 0);
+    // Stable: of equal times the one of higher precedence stays first.
+    all.sort_by_key(|(_, sample)| sample.t);
+    all.dedup_by_key(|(_, sample)| sample.t);
     let mut previous = None;
-    let samples = all.into_iter().map(|(source, mut sample)| {
-        // A hint compares with the sample before it in its source.
-        if merged && previous != Some(source) {
+    let samples = all.into_iter().map(|(rank, mut sample)| {
+        // A hint compares with the sample before it in its chunk; going back and forth, that one is another.
+        if previous.is_some_and(|previous| previous > rank) {
             forget_hint(&mut sample.value);
         }
-        previous = Some(source);
+        previous = Some(rank);
         sample
     });
     Ok(samples.collect())

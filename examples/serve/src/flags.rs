@@ -1,0 +1,118 @@
+//! Flags under Prometheus's names, and how their values are written.
+
+use std::time::Duration;
+
+use narthex::promql::parse_duration;
+
+use crate::app::Limits;
+use crate::logs;
+
+/// A duration as Prometheus writes it: `15d`, `2h30m`, `0`.
+///
+/// # Errors
+/// In Prometheus's words.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    Duration::try_from_secs_f64(parse_duration(text)?).map_err(|error| error.to_string())
+}
+
+/// A size as Prometheus writes it: `512MB`; units are powers of 1024. `0` is none.
+///
+/// # Errors
+/// If it is none.
+pub fn size(text: &str) -> Result<u64, String> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| format!("not a valid size: {text:?}"))?;
+    let power = match unit {
+        "" if number == 0 => 0,
+        "B" => 0,
+        "KB" | "KiB" => 1,
+        "MB" | "MiB" => 2,
+        "GB" | "GiB" => 3,
+        "TB" | "TiB" => 4,
+        "PB" | "PiB" => 5,
+        "EB" | "EiB" => 6,
+        _ => return Err(format!("not a valid size: {text:?}; units are B, KB, MB, GB, TB, PB, EB")),
+    };
+    number.checked_mul(1 << (10 * power)).ok_or_else(|| format!("size out of range: {text:?}"))
+}
+
+/// `--query.*`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct QueryFlags {
+    /// How long a query may take.
+    #[arg(long = "query.timeout", default_value = "2m", value_parser = duration)]
+    pub timeout: Duration,
+    /// How many queries run at a time; others wait.
+    #[arg(long = "query.max-concurrency", default_value_t = 20)]
+    pub max_concurrency: usize,
+    /// How many samples a query may hold in memory at a time.
+    #[arg(long = "query.max-samples", default_value_t = 50_000_000)]
+    pub max_samples: u64,
+    /// How far back a query looks for a series' latest sample.
+    #[arg(long = "query.lookback-delta", default_value = "5m", value_parser = duration)]
+    pub lookback_delta: Duration,
+}
+
+/// `--log.*`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct LogFlags {
+    /// Which log lines are written.
+    #[arg(long = "log.level", value_enum, default_value = "info")]
+    pub level: logs::Level,
+    /// How log lines are written.
+    #[arg(long = "log.format", value_enum, default_value = "logfmt")]
+    pub format: logs::Format,
+}
+
+impl QueryFlags {
+    /// The limits that these flags set; the others have their defaults.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits {
+            query_timeout: self.timeout,
+            query_concurrency: self.max_concurrency,
+            query_samples: self.max_samples,
+            lookback_delta: self.lookback_delta,
+            ..Limits::default()
+        }
+    }
+}
+
+/// The flags of `command` as `status/flags` shows them: names without dashes and values as they were given or defaulted.
+#[must_use]
+pub fn shown(command: &clap::Command, matches: &clap::ArgMatches) -> Vec<(String, String)> {
+    let mut flags: Vec<(String, String)> = command
+        .get_arguments()
+        .filter(|argument| !argument.is_hide_set())
+        .filter_map(|argument| {
+            let values = matches.get_raw(argument.get_id().as_str());
+            let values: Vec<_> = values.into_iter().flatten().map(|value| value.to_string_lossy()).collect();
+            Some((argument.get_long()?.to_owned(), values.join(",")))
+        })
+        .collect();
+    flags.sort();
+    flags
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_powers_of_1024() {
+        assert_eq!(size("512MB"), Ok(512 << 20));
+        assert_eq!(size("0"), Ok(0));
+        assert_eq!(size("3B"), Ok(3));
+        assert!(size("1000").is_err());
+        assert!(size("16EB").is_err());
+        assert!(size("MB").is_err());
+    }
+
+    #[test]
+    fn durations_are_those_of_the_query_language() {
+        assert_eq!(duration("15d"), Ok(Duration::from_secs(15 * 86_400)));
+        assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
+        assert!(duration("soon").is_err());
+    }
+}

@@ -1,0 +1,71 @@
+//! What every monitored program has: `/metrics`, `/-/healthy`, `/-/ready`, `/-/reload`, and a page at `/`.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::Response;
+use axum::routing::{Router, get, post};
+
+use crate::api::unready;
+use crate::app::App;
+
+pub(crate) fn router() -> Router<App> {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/-/healthy", get(healthy))
+        .route("/-/ready", get(ready))
+        .route("/-/reload", post(reload).put(reload))
+        .route("/", get(landing))
+}
+
+fn text(body: impl Into<Body>, content_type: &'static str) -> Response {
+    let mut response = Response::new(body.into());
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+async fn metrics(State(app): State<App>) -> Response {
+    let begin = app.env().clock.monotonic();
+    let gauges = match app.storage() {
+        // What a storage counts may take a lock: not on the threads that carry all connections.
+        Ok(storage) => tokio::task::spawn_blocking(move || storage.gauges()).await.ok(),
+        Err(_) => None,
+    };
+    let body = app.metrics().text(gauges, env!("CARGO_PKG_VERSION"));
+    let taken = app.env().clock.monotonic().saturating_sub(begin);
+    app.metrics().answered("/metrics", 200, taken.as_secs_f64());
+    text(body, "application/openmetrics-text; version=1.0.0; charset=utf-8")
+}
+
+async fn healthy(State(app): State<App>) -> Response {
+    text(format!("{} is Healthy.\n", app.about().program), PLAIN)
+}
+
+async fn ready(State(app): State<App>) -> Response {
+    match app.storage() {
+        Ok(_) => text(format!("{} is Ready.\n", app.about().program), PLAIN),
+        Err(not_ready) => unready(not_ready),
+    }
+}
+
+/// There is no configuration to read again yet; those who ask are told that all is well.
+async fn reload() -> StatusCode {
+    StatusCode::OK
+}
+
+async fn landing(State(app): State<App>) -> Response {
+    let program = app.about().program;
+    let page = format!(
+        "<!doctype html><html lang=en><meta charset=utf-8><title>narthex {program}</title>\
+         <h1>narthex {program}</h1><ul>\
+         <li><a href=api/v1/query?query=up>api/v1/query?query=up</a>\
+         <li><a href=api/v1/labels>api/v1/labels</a>\
+         <li><a href=api/v1/status/tsdb>api/v1/status/tsdb</a>\
+         <li><a href=api/v1/status/flags>api/v1/status/flags</a>\
+         <li><a href=metrics>metrics</a>\
+         <li><a href=-/ready>-/ready</a></ul></html>\n"
+    );
+    text(page, "text/html; charset=utf-8")
+}
