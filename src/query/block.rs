@@ -95,6 +95,7 @@ impl<B: BlockRead + ?Sized> SeriesSet for BlockSet<B> {
                     data: ChunkData::Later { loader: Arc::clone(&self.loader), meta: *meta },
                     visible: self.visible,
                     deleted: deleted.clone(),
+                    source: 0,
                 }));
             }
             return Ok(Some(Series { labels, chunks }));

@@ -122,6 +122,7 @@ impl SeriesSet for HeadSet {
                 data: ChunkData::Ready(chunk),
                 visible,
                 deleted: deleted.clone(),
+                source: 0,
             });
             return Ok(Some(Series { labels, chunks: chunks.collect() }));
         }

@@ -4,7 +4,7 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-use super::{SelectRequest, Series, SeriesSet, Source};
+use super::{SelectRequest, Series, SeriesChunk, SeriesSet, Source};
 use crate::error::Result;
 use crate::model::{Exemplar, Labels, Matcher, Metadata, TimeRange};
 
@@ -147,7 +147,9 @@ impl SeriesSet for MergedSet {
         self.advance(set)?;
         while self.heap.peek().is_some_and(|Reverse(next)| next.series.labels == series.labels) {
             let Some(Reverse(next)) = self.heap.pop() else { break };
-            series.chunks.extend(next.series.chunks);
+            let sources = series.chunks.iter().map(|chunk| chunk.source + 1).max().unwrap_or(0);
+            let chunks = next.series.chunks.into_iter();
+            series.chunks.extend(chunks.map(|chunk| SeriesChunk { source: chunk.source + sources, ..chunk }));
             self.advance(next.set)?;
         }
         Ok(Some(series))
@@ -162,7 +164,7 @@ impl SeriesSet for MergedSet {
 mod tests {
     use super::*;
     use crate::chunk::XorAppender;
-    use crate::query::{ChunkData, SeriesChunk, SeriesDecoder};
+    use crate::query::{ChunkData, SeriesDecoder};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 

@@ -176,13 +176,16 @@ pub struct SeriesChunk {
     pub visible: TimeRange,
     /// Samples inside any of these are hidden: deletes.
     pub deleted: Option<Arc<[TimeRange]>>,
+    /// Which of the merged sources has it, counted for this series; 0 from a single one. What a histogram says about the
+    /// one before it holds within a source.
+    pub source: u32,
 }
 
 impl SeriesChunk {
     /// A chunk all of whose samples can be seen.
     #[must_use]
     pub fn new(range: TimeRange, data: ChunkData) -> Self {
-        Self { range, data, visible: TimeRange::ALL, deleted: None }
+        Self { range, data, visible: TimeRange::ALL, deleted: None, source: 0 }
     }
 
     /// Whether the sample at `t` may be seen.

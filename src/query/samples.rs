@@ -12,9 +12,9 @@ use crate::model::{Sample, TimeRange};
 /// # Errors
 /// `Corrupt` if a chunk does not decode; the loader's.
 pub fn series_samples(chunks: &[SeriesChunk], range: TimeRange) -> Result<Vec<Sample>> {
-    let mut all: Vec<(usize, Sample)> = Vec::new();
+    let mut all: Vec<(u32, Sample)> = Vec::new();
     let mut in_order = true;
-    for (rank, chunk) in chunks.iter().enumerate() {
+    for chunk in chunks {
         let span = chunk.range.intersect(&chunk.visible).and_then(|span| span.intersect(&range));
         if span.is_none() {
             continue;
@@ -24,23 +24,23 @@ pub fn series_samples(chunks: &[SeriesChunk], range: TimeRange) -> Result<Vec<Sa
             let sample = sample?;
             if range.contains(sample.t) && chunk.shows(sample.t) {
                 in_order &= all.last().is_none_or(|(_, last)| last.t < sample.t);
-                all.push((rank, sample));
+                all.push((chunk.source, sample));
             }
         }
     }
-    if in_order {
-        return Ok(all.into_iter().map(|(_, sample)| sample).collect());
+    if !in_order {
+        // Stable: of equal times the one of higher precedence stays first.
+        all.sort_by_key(|(_, sample)| sample.t);
+        all.dedup_by_key(|(_, sample)| sample.t);
     }
-    // Stable: of equal times the one of higher precedence stays first.
-    all.sort_by_key(|(_, sample)| sample.t);
-    all.dedup_by_key(|(_, sample)| sample.t);
+    let merged = chunks.iter().any(|chunk| chunk.source != 0);
     let mut previous = None;
-    let samples = all.into_iter().map(|(rank, mut sample)| {
-        // A hint compares with the sample before it in its chunk; going back and forth, that one is another.
-        if previous.is_some_and(|previous| previous > rank) {
+    let samples = all.into_iter().map(|(source, mut sample)| {
+        // A hint compares with the sample before it in its source.
+        if merged && previous != Some(source) {
             forget_hint(&mut sample.value);
         }
-        previous = Some(rank);
+        previous = Some(source);
         sample
     });
     Ok(samples.collect())
