@@ -570,6 +570,19 @@ pub enum Cardinality {
     ManyToMany,
 }
 
+impl Cardinality {
+    /// Its name: `one-to-one`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OneToOne => "one-to-one",
+            Self::ManyToOne => "many-to-one",
+            Self::OneToMany => "one-to-many",
+            Self::ManyToMany => "many-to-many",
+        }
+    }
+}
+
 /// Which series of two vectors belong together.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Matching {

@@ -22,11 +22,15 @@ mod literal;
 mod parser;
 mod plan;
 mod printer;
+#[cfg(test)]
+mod tests;
+mod tree;
 mod value;
 
 pub use engine::{Engine, EngineOptions};
 pub use error::ParseError;
 pub use literal::{format_duration, parse_duration};
-pub use parser::{MAX_DEPTH, ParseOptions, parse, parse_selector, parse_series, parse_with};
+pub use parser::{MAX_DEPTH, MAX_NESTING, ParseOptions, parse, parse_selector, parse_series, parse_with};
 pub use printer::{format_float, format_general, pretty};
+pub use tree::to_json;
 pub use value::{InstantSample, QueryResult, QueryStats, RangeSeries, SampleValue, Value};

@@ -9,8 +9,8 @@
 //! on what is being read, innermost first: an aggregation, brackets, an offset. `Expected` carries that down.
 
 use super::ast::{
-    Aggregate, At, Binary, BinaryOp, Call, Cardinality, Edges, Expr, Extent, Matching, MatrixSelector, NumberLiteral,
-    Paren, Span, StringLiteral, Subquery, Unary, VectorSelector,
+    Aggregate, AggregateOp, At, Binary, BinaryOp, Call, Cardinality, Edges, Expr, Extent, Matching, MatrixSelector,
+    NumberLiteral, Paren, Span, StringLiteral, Subquery, Unary, VectorSelector,
 };
 use super::check::check;
 use super::duration;
@@ -20,8 +20,12 @@ use super::lexer::{Keyword, Lexer, Token, TokenKind, quote};
 use super::literal::{parse_duration, parse_number, unquote};
 use crate::model::{Labels, LabelsBuilder, METRIC_NAME, MatchOp, Matcher};
 
-/// How deep a tree may be: what walks it recurses, and texts come from strangers.
-pub const MAX_DEPTH: usize = 500;
+/// How deep a tree may be: what walks it recurses, and texts come from strangers. Only a chain of operators gets so deep;
+/// see [`MAX_NESTING`].
+pub const MAX_DEPTH: usize = 512;
+
+/// How deep parentheses, calls and signs may be nested: reading them recurses, with larger frames than walking a tree.
+pub const MAX_NESTING: usize = 128;
 
 /// What beyond the stable language is accepted. By default, everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,12 +126,20 @@ pub(super) struct Parser<'a> {
     errors: Vec<ParseError>,
     expected: Expected,
     depth: usize,
+    /// Where the token taken last ends.
+    last_end: usize,
 }
 
-/// A tree and how deep it is.
+/// A tree and how deep it is. In a box, since the functions that hand it up recurse: their frames stay small.
 struct Deep {
     expr: Expr,
     height: usize,
+}
+
+type Node = Box<Deep>;
+
+fn node(expr: Expr, height: usize) -> Node {
+    Box::new(Deep { expr, height })
 }
 
 impl<'a> Parser<'a> {
@@ -140,6 +152,7 @@ impl<'a> Parser<'a> {
             errors: Vec::new(),
             expected: ANYTHING,
             depth: 0,
+            last_end: 0,
         }
     }
 
@@ -177,10 +190,12 @@ impl<'a> Parser<'a> {
     }
 
     pub(super) fn bump(&mut self) -> Token<'a> {
-        match self.peeked.take() {
+        let token = match self.peeked.take() {
             Some(token) => token,
             None => self.read_token(),
-        }
+        };
+        self.last_end = token.span.end;
+        token
     }
 
     pub(super) fn accept(&mut self, kind: TokenKind) -> Option<Token<'a>> {
@@ -230,7 +245,9 @@ impl<'a> Parser<'a> {
 
     /// Reads something one level down.
     pub(super) fn deeper<T>(&mut self, read: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
-        self.check_depth(self.depth + 1)?;
+        if self.depth >= MAX_NESTING {
+            return Err(self.too_deep(MAX_NESTING));
+        }
         self.depth += 1;
         let result = read(self);
         self.depth -= 1;
@@ -238,12 +255,13 @@ impl<'a> Parser<'a> {
     }
 
     pub(super) fn check_depth(&mut self, height: usize) -> Parsed<()> {
-        if height <= MAX_DEPTH {
-            return Ok(());
-        }
+        if height <= MAX_DEPTH { Ok(()) } else { Err(self.too_deep(MAX_DEPTH)) }
+    }
+
+    fn too_deep(&mut self, most: usize) -> Stop {
         let span = self.peek_token().span;
-        self.report(span, format!("expression nested more than {MAX_DEPTH} deep"));
-        Err(Stop)
+        self.report(span, format!("expression nested more than {most} deep"));
+        Stop
     }
 
     fn query(&mut self) -> Parsed<Expr> {
@@ -270,7 +288,7 @@ impl<'a> Parser<'a> {
     }
 
     /// Operands and operators that bind at least as tight as `least`.
-    fn binary(&mut self, least: u8) -> Parsed<Deep> {
+    fn binary(&mut self, least: u8) -> Parsed<Node> {
         self.deeper(|parser| {
             let mut left = parser.unary()?;
             while let TokenKind::Operator(op) = parser.peek() {
@@ -279,51 +297,58 @@ impl<'a> Parser<'a> {
                     break;
                 }
                 parser.bump();
-                let (matching, return_bool) = parser.modifiers()?;
+                let modifiers = parser.modifiers()?;
                 let right = parser.binary(if op == BinaryOp::Pow { binding } else { binding + 1 })?;
-                let span = left.expr.span().to(right.expr.span());
-                if !parser.options.fill_modifiers && (matching.fill_left.is_some() || matching.fill_right.is_some()) {
-                    parser.report(span, "binop fill modifiers are experimental and not enabled");
-                }
-                let height = left.height.max(right.height) + 1;
-                parser.check_depth(height)?;
-                let node = Binary { op, lhs: left.expr, rhs: right.expr, matching: Some(matching), return_bool, span };
-                left = Deep { expr: Expr::Binary(Box::new(node)), height };
+                left = parser.join(op, left, right, modifiers)?;
             }
             Ok(left)
         })
     }
 
-    fn unary(&mut self) -> Parsed<Deep> {
+    #[expect(clippy::boxed_local, reason = "the box is the caller's: it keeps the frames of what recurses small")]
+    fn join(&mut self, op: BinaryOp, left: Node, right: Node, modifiers: Box<(Matching, bool)>) -> Parsed<Node> {
+        let (left, right, (matching, return_bool)) = (*left, *right, *modifiers);
+        let span = left.expr.span().to(right.expr.span());
+        if !self.options.fill_modifiers && (matching.fill_left.is_some() || matching.fill_right.is_some()) {
+            self.report(span, "binop fill modifiers are experimental and not enabled");
+        }
+        let height = left.height.max(right.height) + 1;
+        self.check_depth(height)?;
+        let binary = Binary { op, lhs: left.expr, rhs: right.expr, matching: Some(matching), return_bool, span };
+        Ok(node(Expr::Binary(Box::new(binary)), height))
+    }
+
+    fn unary(&mut self) -> Parsed<Node> {
         let TokenKind::Operator(op @ (BinaryOp::Add | BinaryOp::Sub)) = self.peek() else {
             return self.postfix();
         };
         let start = self.bump().span.start;
-        let minus = op == BinaryOp::Sub;
         let operand = self.binary(precedence(BinaryOp::Mul) + 1)?;
+        self.signed(op == BinaryOp::Sub, start, operand)
+    }
+
+    #[expect(clippy::boxed_local, reason = "the box is the caller's: it keeps the frames of what recurses small")]
+    fn signed(&mut self, minus: bool, start: usize, operand: Node) -> Parsed<Node> {
         let span = Span::new(start, operand.expr.span().end);
-        Ok(match operand.expr {
+        let height = operand.height + 1;
+        match operand.expr {
             Expr::Number(number) => {
                 let value = if minus { -number.value } else { number.value };
-                Deep { expr: Expr::Number(NumberLiteral { value, span, ..number }), height: 1 }
+                Ok(node(Expr::Number(NumberLiteral { value, span, ..number }), 1))
             }
             expr => {
-                let height = operand.height + 1;
                 self.check_depth(height)?;
-                Deep { expr: Expr::Unary(Unary { minus, expr: Box::new(expr), span }), height }
+                Ok(node(Expr::Unary(Unary { minus, expr: Box::new(expr), span }), height))
             }
-        })
+        }
     }
 
     /// An operand and the modifiers behind it.
-    fn postfix(&mut self) -> Parsed<Deep> {
+    fn postfix(&mut self) -> Parsed<Node> {
         let mut operand = self.operand()?;
         loop {
             match self.peek() {
-                TokenKind::LeftBracket => {
-                    operand = Deep { expr: self.brackets(operand.expr)?, height: operand.height + 1 };
-                    self.check_depth(operand.height)?;
-                }
+                TokenKind::LeftBracket => operand = self.brackets(operand)?,
                 TokenKind::Keyword(Keyword::Offset) => {
                     self.bump();
                     self.offset(&mut operand.expr)?;
@@ -345,43 +370,48 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn operand(&mut self) -> Parsed<Deep> {
-        let leaf = |expr| Deep { expr, height: 1 };
+    fn operand(&mut self) -> Parsed<Node> {
         match self.peek() {
             TokenKind::LeftParen => {
                 let open = self.bump().span;
                 let inner = self.binary(0)?;
-                let span = open.to(self.require(TokenKind::RightParen)?.span);
-                let height = inner.height + 1;
-                self.check_depth(height)?;
-                Ok(Deep { expr: Expr::Paren(Paren { expr: Box::new(inner.expr), span }), height })
+                self.close_paren(open, inner)
             }
-            TokenKind::Number | TokenKind::Duration => Ok(leaf(Expr::Number(self.number()))),
-            TokenKind::String => {
-                let token = self.bump();
-                let value = self.unquote(&token);
-                Ok(leaf(Expr::String(StringLiteral { value, span: token.span })))
-            }
-            TokenKind::LeftBrace => Ok(leaf(Expr::Vector(self.selector(None)?))),
+            TokenKind::Number | TokenKind::Duration => Ok(node(Expr::Number(self.number()), 1)),
+            TokenKind::String => Ok(self.string()),
+            TokenKind::LeftBrace => Ok(node(Expr::Vector(self.selector(None)?), 1)),
             TokenKind::Aggregate(_) => self.aggregate_or_name(),
-            TokenKind::Identifier => {
-                let name = self.bump();
-                if self.peek() == TokenKind::LeftParen { self.call(name) } else { self.named(name) }
-            }
-            TokenKind::Keyword(keyword) if keyword.is_function() => {
-                let name = self.bump();
-                if self.peek() == TokenKind::LeftParen { self.call(name) } else { self.named(name) }
-            }
-            kind if is_metric_name(kind) => {
-                let name = self.bump();
-                self.named(name)
-            }
+            kind if is_metric_name(kind) => self.call_or_name(kind),
             _ => Err(self.unexpected()),
         }
     }
 
-    fn named(&mut self, name: Token<'a>) -> Parsed<Deep> {
-        Ok(Deep { expr: Expr::Vector(self.selector(Some(name))?), height: 1 })
+    #[expect(clippy::boxed_local, reason = "the box is the caller's: it keeps the frames of what recurses small")]
+    fn close_paren(&mut self, open: Span, inner: Node) -> Parsed<Node> {
+        let span = open.to(self.require(TokenKind::RightParen)?.span);
+        let height = inner.height + 1;
+        self.check_depth(height)?;
+        Ok(node(Expr::Paren(Paren { expr: Box::new(inner.expr), span }), height))
+    }
+
+    fn string(&mut self) -> Node {
+        let token = self.bump();
+        let value = self.unquote(&token);
+        node(Expr::String(StringLiteral { value, span: token.span }), 1)
+    }
+
+    fn call_or_name(&mut self, kind: TokenKind) -> Parsed<Node> {
+        let name = self.bump();
+        let can_be_called = match kind {
+            TokenKind::Identifier => true,
+            TokenKind::Keyword(keyword) => keyword.is_function(),
+            _ => false,
+        };
+        if can_be_called && self.peek() == TokenKind::LeftParen { self.call(name) } else { self.named(name) }
+    }
+
+    fn named(&mut self, name: Token<'a>) -> Parsed<Node> {
+        Ok(node(Expr::Vector(self.selector(Some(name))?), 1))
     }
 
     /// A number or a duration: one of them is ahead.
@@ -405,33 +435,37 @@ impl<'a> Parser<'a> {
 
     // Aggregations and calls.
 
-    fn aggregate_or_name(&mut self) -> Parsed<Deep> {
+    fn aggregate_or_name(&mut self) -> Parsed<Node> {
         let name = self.bump();
-        let TokenKind::Aggregate(op) = name.kind else { return self.named(name) };
         let starts_aggregation = matches!(
             self.peek(),
             TokenKind::LeftParen | TokenKind::Keyword(Keyword::By) | TokenKind::Keyword(Keyword::Without)
         );
+        let TokenKind::Aggregate(op) = name.kind else { return self.named(name) };
         if !starts_aggregation {
             return self.named(name);
         }
-        let (modifier, args, end) = self.within(AGGREGATION, |parser| {
-            let before = parser.grouping_modifier()?;
-            let (args, end) = parser.arguments()?;
-            Ok((before, args, end))
-        })?;
-        let (modifier, end) = match modifier {
-            Some((modifier, _)) => (Some(modifier), end),
-            None => match self.within(AGGREGATION, Self::grouping_modifier)? {
-                Some((modifier, end)) => (Some(modifier), end),
-                None => (None, end),
-            },
+        let outer = std::mem::replace(&mut self.expected, AGGREGATION);
+        let before = self.grouping_modifier()?;
+        let (args, end) = self.arguments()?;
+        let (grouping, end) = match before {
+            Some(before) => (Some(before), end),
+            None => self.grouping_modifier()?.map_or((None, end), |after| (Some(after), self.last_end)),
         };
+        self.expected = outer;
+        self.aggregate(op, Span::new(name.span.start, end), grouping, args)
+    }
+
+    fn aggregate(
+        &mut self,
+        op: AggregateOp,
+        span: Span,
+        modifier: Option<(Vec<String>, bool)>,
+        args: Vec<Node>,
+    ) -> Parsed<Node> {
         let (grouping, without) = modifier.unwrap_or_default();
-        let span = Span::new(name.span.start, end);
         let height = args.iter().map(|arg| arg.height).max().unwrap_or_default() + 1;
         self.check_depth(height)?;
-
         let wanted = if op.param().is_some() { 2 } else { 1 };
         let given = args.len();
         let mut args = args.into_iter().map(|arg| Box::new(arg.expr));
@@ -446,8 +480,8 @@ impl<'a> Parser<'a> {
         }
         let param = if wanted == 2 { args.next() } else { None };
         let Some(expr) = args.next() else { return Err(self.stopped(span)) };
-        let node = Aggregate { op, expr, param, grouping, without, span };
-        Ok(Deep { expr: Expr::Aggregate(node), height })
+        let aggregate = Aggregate { op, expr, param, grouping, without, span };
+        Ok(node(Expr::Aggregate(aggregate), height))
     }
 
     /// Gives up behind a mistake that has been reported; one that has not would be ours.
@@ -458,29 +492,27 @@ impl<'a> Parser<'a> {
         Stop
     }
 
-    /// `by (a, b)` or `without (a, b)`, and where it ends.
-    #[expect(clippy::type_complexity, reason = "labels, whether they are dropped, the end: used once, right here")]
-    fn grouping_modifier(&mut self) -> Parsed<Option<((Vec<String>, bool), usize)>> {
+    /// The labels of `by (a, b)` or `without (a, b)`, and whether it is the latter.
+    fn grouping_modifier(&mut self) -> Parsed<Option<(Vec<String>, bool)>> {
         let without = match self.peek() {
             TokenKind::Keyword(Keyword::By) => false,
             TokenKind::Keyword(Keyword::Without) => true,
             _ => return Ok(None),
         };
         self.bump();
-        let (labels, end) = self.labels()?;
-        Ok(Some(((labels, without), end)))
+        Ok(Some((self.labels()?, without)))
     }
 
-    /// `(a, b)`, and where it ends.
-    fn labels(&mut self) -> Parsed<(Vec<String>, usize)> {
+    /// `(a, b)`
+    fn labels(&mut self) -> Parsed<Vec<String>> {
         const GROUPING: &str = "grouping opts";
         if self.accept(TokenKind::LeftParen).is_none() {
             return Err(self.unexpected_in(Expected(GROUPING, "\"(\"")));
         }
         let mut labels = Vec::new();
         loop {
-            if let Some(close) = self.accept(TokenKind::RightParen) {
-                return Ok((labels, close.span.end));
+            if self.accept(TokenKind::RightParen).is_some() {
+                return Ok(labels);
             }
             let kind = self.peek();
             if kind != TokenKind::String && !is_label_name(kind) {
@@ -499,7 +531,7 @@ impl<'a> Parser<'a> {
     }
 
     /// `(a, b)`, and where it ends.
-    fn arguments(&mut self) -> Parsed<(Vec<Deep>, usize)> {
+    fn arguments(&mut self) -> Parsed<(Vec<Node>, usize)> {
         self.require(TokenKind::LeftParen)?;
         let mut args = Vec::new();
         if let Some(close) = self.accept(TokenKind::RightParen) {
@@ -522,7 +554,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn call(&mut self, name: Token<'a>) -> Parsed<Deep> {
+    fn call(&mut self, name: Token<'a>) -> Parsed<Node> {
         let (args, end) = self.arguments()?;
         let span = Span::new(name.span.start, end);
         let height = args.iter().map(|arg| arg.height).max().unwrap_or_default() + 1;
@@ -531,18 +563,17 @@ impl<'a> Parser<'a> {
         let Some(function) = Function::by_name(name.text) else {
             self.report(name.span, format!("unknown function with name {}", quote(name.text)));
             // Something to read on with: the text has been refused.
-            let value = StringLiteral { value: String::new(), span };
-            return Ok(Deep { expr: Expr::String(value), height: 1 });
+            return Ok(node(Expr::String(StringLiteral { value: String::new(), span }), 1));
         };
         if function.experimental && !self.options.experimental_functions {
             self.report(name.span, format!("function {} is not enabled", quote(name.text)));
         }
-        Ok(Deep { expr: Expr::Call(Call { function, args, span }), height })
+        Ok(node(Expr::Call(Call { function, args, span }), height))
     }
 
     // Binary operators' modifiers.
 
-    fn modifiers(&mut self) -> Parsed<(Matching, bool)> {
+    fn modifiers(&mut self) -> Parsed<Box<(Matching, bool)>> {
         let return_bool = self.accept_keyword(Keyword::Bool);
         let mut matching = Matching {
             card: Cardinality::OneToOne,
@@ -556,7 +587,7 @@ impl<'a> Parser<'a> {
         if matches!(kind, TokenKind::Keyword(Keyword::On | Keyword::Ignoring)) {
             self.bump();
             matching.on = kind == TokenKind::Keyword(Keyword::On);
-            matching.labels = self.labels()?.0;
+            matching.labels = self.labels()?;
             let card = match self.peek() {
                 TokenKind::Keyword(Keyword::GroupLeft) => Some(Cardinality::ManyToOne),
                 TokenKind::Keyword(Keyword::GroupRight) => Some(Cardinality::OneToMany),
@@ -566,7 +597,7 @@ impl<'a> Parser<'a> {
                 self.bump();
                 matching.card = card;
                 if !starts_expression(self.peek()) || self.peek() == TokenKind::LeftParen {
-                    matching.include = self.labels()?.0;
+                    matching.include = self.labels()?;
                 }
             }
         }
@@ -592,7 +623,7 @@ impl<'a> Parser<'a> {
             }
             _ => {}
         }
-        Ok((matching, return_bool))
+        Ok(Box::new((matching, return_bool)))
     }
 
     fn fill_value(&mut self) -> Parsed<f64> {
@@ -735,8 +766,12 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// `[5m]` or `[1h:5m]` behind `expr`.
-    fn brackets(&mut self, expr: Expr) -> Parsed<Expr> {
+    /// `[5m]` or `[1h:5m]` behind an operand.
+    #[expect(clippy::boxed_local, reason = "the box is the caller's: it keeps the frames of what recurses small")]
+    fn brackets(&mut self, operand: Node) -> Parsed<Node> {
+        let Deep { expr, height } = *operand;
+        let height = height + 1;
+        self.check_depth(height)?;
         let open = self.bump().span;
         let range = self.within(BRACKETS, |parser| duration::positive(parser))?;
         if self.accept(TokenKind::Colon).is_some() {
@@ -750,7 +785,8 @@ impl<'a> Parser<'a> {
             };
             let span = Span::new(expr.span().start, close.span.end);
             let expr = Box::new(expr);
-            return Ok(Expr::Subquery(Subquery { expr, range, step, offset: Extent::ZERO, at: None, span }));
+            let subquery = Subquery { expr, range, step, offset: Extent::ZERO, at: None, span };
+            return Ok(node(Expr::Subquery(subquery), height));
         }
         let Some(close) = self.accept(TokenKind::RightBracket) else {
             return Err(self.unexpected_in(Expected("subquery or range", "\":\" or \"]\"")));
@@ -764,11 +800,11 @@ impl<'a> Parser<'a> {
                     self.report(brackets, "no @ modifiers allowed before range");
                 }
                 let span = selector.span.to(brackets);
-                Ok(Expr::Matrix(MatrixSelector { selector, range, span }))
+                Ok(node(Expr::Matrix(MatrixSelector { selector, range, span }), height))
             }
             other => {
                 self.report(brackets, "ranges only allowed for vector selectors");
-                Ok(other)
+                Ok(node(other, height))
             }
         }
     }
