@@ -5,6 +5,7 @@
 
 mod bench;
 mod openmetrics;
+mod promql;
 mod tsdb;
 
 use std::process::ExitCode;
@@ -32,6 +33,9 @@ enum Command {
     /// Data directories and blocks on this machine.
     #[command(subcommand)]
     Tsdb(tsdb::Command),
+    /// Queries as text, and tests of what they answer.
+    #[command(subcommand)]
+    Promql(promql::Command),
 }
 
 /// What a command answers with: nothing, or the text that the user sees.
@@ -42,6 +46,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Bench(command) => bench::run(command),
         Command::Tsdb(command) => tsdb::run(command),
+        Command::Promql(command) => promql::run(command),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -14,8 +14,11 @@
 //! warnings, an order. An instant evaluation is also run fixed with `@` at other times, and as a step of a range query:
 //! that all these agree is half of what such a test tests.
 
+mod nhcb;
 mod parse;
+mod run;
 mod series;
 
 pub use parse::{Command, Eval, Expectation, Expected, Load, LoadedSeries, Message, ScriptError, Timing, parse_script};
+pub use run::{Failure, Report, run_script, test_engine};
 pub use series::{Point, parse_points};
