@@ -41,6 +41,12 @@ enum Command {
 /// What a command answers with: nothing, or the text that the user sees.
 type CommandResult = Result<(), Box<dyn std::error::Error>>;
 
+/// Tells the user something that is no reason to stop.
+#[expect(clippy::print_stderr, reason = "the program speaks to its user")]
+fn warn(text: std::fmt::Arguments<'_>) {
+    eprintln!("narthex: warning: {text}");
+}
+
 #[expect(clippy::print_stderr, reason = "the one place where the program speaks to its user about errors")]
 fn main() -> ExitCode {
     let result = match Cli::parse().command {

@@ -3,12 +3,16 @@
 use std::error::Error;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{Subcommand, ValueEnum};
 use narthex::block::{Block, BlockMeta, BlockRead, is_block};
-use narthex::chunk::samples;
+use narthex::budget::Budget;
+use narthex::db::ReadOnlyDb;
 use narthex::fs::{Env, Fs};
-use narthex::model::{Labels, Matcher, Sample, TimeRange};
+use narthex::model::{Labels, Matcher, TimeRange};
+use narthex::promql::parse_selector;
+use narthex::query::{BlockSource, SelectRequest, Source, merge_sets, series_samples};
 use narthex::testkit::jsonl;
 
 use crate::{CommandResult, openmetrics};
@@ -66,7 +70,7 @@ pub(crate) fn run(command: Command) -> CommandResult {
     match command {
         Command::Chunks { block } => chunks(fs, &block),
         Command::Dump { dir, matches, min_time, max_time, format } => {
-            dump(fs, &dir, &selectors(&matches)?, TimeRange::new(min_time, max_time), format)
+            dump(&env, &dir, &selectors(&matches)?, TimeRange::new(min_time, max_time), format)
         }
         Command::List { dir } => list(fs, &dir),
         Command::Verify { dir } => verify(fs, &dir),
@@ -115,45 +119,49 @@ fn chunks(fs: &dyn Fs, dir: &Path) -> CommandResult {
 }
 
 fn selectors(texts: &[String]) -> Result<Vec<Vec<Matcher>>, Box<dyn Error>> {
-    match texts {
-        [] => Ok(vec![Vec::new()]),
-        _ => Err("--match: not supported yet".into()),
+    if texts.is_empty() {
+        return Ok(vec![Vec::new()]);
+    }
+    let parse = |text: &String| parse_selector(text).map_err(|error| format!("--match {text}: {error}").into());
+    texts.iter().map(parse).collect()
+}
+
+fn dump(env: &Env, dir: &Path, selectors: &[Vec<Matcher>], range: TimeRange, format: Format) -> CommandResult {
+    if is_block(&*env.fs, dir)? {
+        let block = Block::open(&*env.fs, dir)?;
+        return print_series(&BlockSource::new(Arc::new(block)), selectors, range, format);
+    }
+    let db = ReadOnlyDb::open_with(env, dir)?;
+    print_series(&db.source(), selectors, range, format)?;
+    // Whatever can be read is printed first: the rest may be all that a user has.
+    let status = db.status();
+    if status.unread_out_of_order > 0 {
+        let count = status.unread_out_of_order;
+        crate::warn(format_args!("{count} out-of-order samples in wbl are not read yet"));
+    }
+    let mut damage: Vec<String> =
+        status.quarantined.iter().map(|block| format!("{}: {}", block.path.display(), block.reason)).collect();
+    damage.extend(status.log_damage.iter().map(ToString::to_string));
+    match damage.as_slice() {
+        [] => Ok(()),
+        _ => Err(format!("not all could be read:\n{}", damage.join("\n")).into()),
     }
 }
 
-fn dump(fs: &dyn Fs, dir: &Path, selectors: &[Vec<Matcher>], range: TimeRange, format: Format) -> CommandResult {
-    if !is_block(fs, dir)? {
-        return Err(
-            format!("{}: not a block (no meta.json); data directories: not supported yet", dir.display()).into()
-        );
-    }
-    let block = Block::open(fs, dir)?;
+fn print_series(source: &dyn Source, selectors: &[Vec<Matcher>], range: TimeRange, format: Format) -> CommandResult {
+    let budget = Budget::unlimited();
+    let select = |matchers: &Vec<Matcher>| source.select(&SelectRequest::new(range, matchers, &budget));
+    let mut set = merge_sets(selectors.iter().map(select).collect::<Result<_, _>>()?);
     let mut out = output();
     let mut text = String::new();
-    let (mut labels, mut metas) = (Labels::empty(), Vec::new());
-    let mut ids = Vec::new();
-    for matchers in selectors {
-        ids.extend(block.select(matchers)?);
-    }
-    ids.sort();
-    ids.dedup();
-    for id in ids {
-        block.series(id, &mut labels, &mut metas)?;
-        let deleted = block.tombstones(id);
-        let mut found: Vec<Sample> = Vec::new();
-        for meta in metas.iter().filter(|meta| meta.min_time <= range.max && range.min <= meta.max_time) {
-            let chunk = block.chunk(meta)?;
-            for sample in samples(chunk.encoding, &chunk.data) {
-                let sample = sample.map_err(|error| format!("{}: {labels}: {error}", dir.display()))?;
-                if range.contains(sample.t) && !deleted.iter().any(|span| span.contains(sample.t)) {
-                    found.push(sample);
-                }
-            }
-        }
+    while let Some(series) = set.next()? {
+        let samples = series_samples(&series.chunks, range).map_err(|error| format!("{}: {error}", series.labels))?;
         text.clear();
         match format {
-            Format::Jsonl => jsonl::samples_line(&mut text, &labels, found.into_iter().map(Ok::<_, io::Error>))?,
-            Format::Openmetrics => openmetrics::series(&mut text, &labels, &found),
+            Format::Jsonl => {
+                jsonl::samples_line(&mut text, &series.labels, samples.into_iter().map(Ok::<_, io::Error>))?;
+            }
+            Format::Openmetrics => openmetrics::series(&mut text, &series.labels, &samples),
         }
         out.write_all(text.as_bytes())?;
     }

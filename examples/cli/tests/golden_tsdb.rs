@@ -62,6 +62,63 @@ fn dump_prints_what_the_original_reads_of_every_block() {
     assert_lines("dump", "samples");
 }
 
+/// The labels of a line: what stands before the samples.
+fn labels(line: &str) -> &str {
+    let end = line.find("],\"samples\"").unwrap();
+    line.get(..end).unwrap()
+}
+
+/// Logs of samples that came out of order are not read yet. The series that have some are those of the block that was
+/// made of them later.
+#[test]
+fn dump_of_a_crashed_directory_prints_what_its_owner_read() {
+    for set in ["xor-wal-plain", "xor-wal-snappy"] {
+        let set = golden().join("prometheus-3.14").join(set);
+        let out_of_order = lines(&set.join("block-1.samples.jsonl.zst"));
+        let out_of_order: Vec<_> = out_of_order.iter().map(|line| labels(line)).collect();
+        for (dir, least) in [("crashed-before-compaction", 9), ("crashed-after-compaction", 28)] {
+            let output = narthex(&["tsdb", "dump"], &set.join(dir));
+            assert!(output.status.success(), "{dir}: {}", String::from_utf8_lossy(&output.stderr));
+            let ours = String::from_utf8(output.stdout).unwrap();
+            let theirs = lines(&set.join(format!("{dir}.samples.jsonl.zst")));
+            assert_eq!(ours.lines().count(), theirs.len());
+            let mut same = 0;
+            for (ours, theirs) in ours.lines().zip(&theirs) {
+                assert_eq!(labels(ours), labels(theirs));
+                if ours == theirs {
+                    same += 1;
+                } else {
+                    assert!(least < 28 && out_of_order.contains(&labels(ours)), "{dir}: {}", labels(ours));
+                }
+            }
+            assert!(same >= least, "{dir}: only {same} series are the same");
+        }
+    }
+}
+
+#[test]
+fn dump_takes_selectors_and_times_and_prints_text() {
+    let block = golden().join("prometheus-3.14/xor-wal-plain/block-0");
+    let arguments = [
+        "tsdb",
+        "dump",
+        "--format",
+        "openmetrics",
+        "--match",
+        "constant",
+        "--match",
+        "{__name__=~\"noi.e\"}",
+        "--min-time",
+        "1700006400000",
+        "--max-time",
+        "1700006415000",
+    ];
+    let text = String::from_utf8(narthex(&arguments, &block).stdout).unwrap();
+    let expected = "constant{empty_dropped=\"x\"} 42 1700006400.000\nconstant{empty_dropped=\"x\"} 42 1700006415.000\n\
+                    noise{} 0 1700006400.000\nnoise{} 1.6486619586169158 1700006415.000\n# EOF\n";
+    assert_eq!(text, expected);
+}
+
 #[test]
 fn verify_finds_nothing_in_good_blocks() {
     for dir in ["live/a", "thanos-0.43/bucket", "prometheus-3.14/xor-wal-plain/block-0"] {
