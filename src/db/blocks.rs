@@ -133,13 +133,19 @@ impl Blocks {
 
     /// Removes what a process that died was writing or removing: for the directory's owner.
     pub(super) fn remove_leftovers(env: &Env, dir: &Path) -> Result<()> {
-        for entry in env.fs.list(dir)? {
-            let suffixes = [CREATING, DELETING, OLD_TEMPORARY];
+        let suffixes = [CREATING, DELETING, OLD_TEMPORARY];
+        let mut leftovers = env.fs.list(dir)?;
+        leftovers.retain(|entry| {
             let ulid = suffixes.iter().find_map(|suffix| entry.name.strip_suffix(suffix));
-            if entry.is_dir && ulid.is_some_and(|ulid| Ulid::from_string(ulid).is_ok()) {
-                tracing::info!(dir = %dir.display(), name = entry.name, "removing an unfinished block");
-                env.fs.remove_dir_all(&dir.join(&entry.name))?;
-            }
+            entry.is_dir && ulid.is_some_and(|ulid| Ulid::from_string(ulid).is_ok())
+        });
+        if !leftovers.is_empty() {
+            // The process that renamed one may have been killed before its sync; see `remove`.
+            env.fs.sync_dir(dir)?;
+        }
+        for entry in leftovers {
+            tracing::info!(dir = %dir.display(), name = entry.name, "removing an unfinished block");
+            env.fs.remove_dir_all(&dir.join(&entry.name))?;
         }
         Ok(())
     }
@@ -194,6 +200,8 @@ impl Blocks {
         }
         // One rename takes it out of the way; what comes after may be interrupted.
         self.env.fs.rename(&path, &temporary)?;
+        // Else a power cut could undo the rename and leave a block without some of its files.
+        self.env.fs.sync_dir(&self.dir)?;
         self.env.fs.remove_dir_all(&temporary)?;
         tracing::info!(block = %path.display(), "dropped a block");
         Ok(())

@@ -1,13 +1,15 @@
 //! Collecting samples and committing them.
 //!
 //! An append checks its sample against what is in memory, without a lock, and refuses it with a reason of its own; the
-//! others are not touched. A commit writes what was collected to the log, then applies it, series by series. Between the
-//! two somebody else may have appended to a series: what no longer fits then is left out and counted ([`Committed`]).
+//! others are not touched. Until the commit somebody else may have appended to a series: the commit looks once more, and
+//! what no longer fits is left out and counted ([`Committed`]). The rest goes to the log, then into memory, series by
+//! series, and meanwhile no other commit touches these series (`claim`).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::batch::{Batch, Buffers, Kind, Pending};
+use super::claim::{Claimant, Losers};
 use super::error::Refusal;
 use super::isolation::Ticket;
 use super::series::{Applied, Series, SeriesState};
@@ -269,10 +271,23 @@ impl Appender {
         if self.buffers.batches().all(Batch::is_empty) {
             return Ok(Committed::default());
         }
-        if let Some(log) = &self.head.log {
-            log.commit(&self.buffers.encode())?;
+        let head = Arc::clone(&self.head);
+        let Some(log) = &head.log else { return Ok(self.apply()) };
+        let claimant = Claimant::new(self.id);
+        let mut losers = Losers::default();
+        if !head.claim(&self.buffers, claimant) {
+            losers = head.take_out_losers(&mut self.buffers);
         }
-        Ok(self.apply())
+        // The losers may have been all of it.
+        let empty = self.buffers.batches().all(Batch::is_empty);
+        let logged = if empty { Ok(()) } else { log.commit(&self.buffers.encode()) };
+        let committed = logged.map(|()| self.apply());
+        head.release(&self.buffers, &losers, claimant);
+        let mut committed = committed?;
+        committed.same += losers.same;
+        committed.lost += losers.lost;
+        head.counters.samples_lost.fetch_add(losers.lost, Ordering::Relaxed);
+        Ok(committed)
     }
 
     /// Forgets everything. Series that were created stay until they are collected.

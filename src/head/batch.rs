@@ -115,6 +115,11 @@ impl Buffers {
         self.done.iter().chain([&self.batch])
     }
 
+    /// All batches in order, to be changed.
+    pub(super) fn batches_mut(&mut self) -> impl Iterator<Item = &mut Batch> {
+        self.done.iter_mut().chain([&mut self.batch])
+    }
+
     /// The records of all batches, in the order in which they are to stand in the log.
     pub(super) fn encode(&mut self) -> Vec<&[u8]> {
         self.records.clear();

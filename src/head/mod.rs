@@ -24,6 +24,7 @@
 mod appender;
 mod batch;
 mod checkpoint;
+mod claim;
 mod cut;
 mod error;
 mod exemplars;
@@ -142,6 +143,8 @@ pub struct Head {
     /// How far the log was shortened; held by who does.
     log_truncated: Mutex<i64>,
     counters: Counters,
+    /// Who holds it may wait for series that another commit has claimed.
+    waiting_claim: Mutex<()>,
     /// Appenders' memory, to use again.
     buffers: Mutex<Vec<Buffers>>,
 }
@@ -194,6 +197,7 @@ impl Head {
             metadata: MetricMetadata::default(),
             log_truncated: Mutex::new(i64::MIN),
             counters: Counters::default(),
+            waiting_claim: Mutex::default(),
             buffers: Mutex::default(),
         }
     }

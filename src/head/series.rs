@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use super::claim::Claimant;
 use super::cut::range_end;
 use super::error::Refusal;
 use super::isolation::{History, Snapshot, Ticket};
@@ -24,6 +25,8 @@ pub(super) struct Series {
     /// The generation: even, and another one each time the slot is used. One more while the series is about to be
     /// removed; whoever meets that looks again under the lock.
     tag: AtomicU32,
+    /// Which commit is between its log record and its samples in memory; 0 is none.
+    claim: AtomicU32,
     /// The newest sample's time; `i64::MIN` before the first. Changed under the lock.
     newest: AtomicI64,
     /// The series' number in the log.
@@ -80,6 +83,7 @@ impl Default for Series {
     fn default() -> Self {
         Self {
             tag: AtomicU32::new(0),
+            claim: AtomicU32::new(0),
             newest: AtomicI64::new(i64::MIN),
             reference: AtomicU64::new(0),
             state: Mutex::default(),
@@ -140,6 +144,21 @@ impl Series {
         self.newest.store(i64::MIN, Release);
         self.reference.store(0, Relaxed);
         std::mem::take(state).labels
+    }
+
+    /// Claims the series for a commit; whether it has it now.
+    #[inline]
+    pub(super) fn claim(&self, claimant: Claimant) -> bool {
+        let claimed = self.claim.compare_exchange(0, claimant.number(), AcqRel, Acquire);
+        claimed.is_ok() || claimed == Err(claimant.number())
+    }
+
+    /// Gives the claim back, if it is this commit's.
+    #[inline]
+    pub(super) fn release(&self, claimant: Claimant) {
+        if self.claim.load(Relaxed) == claimant.number() {
+            self.claim.store(0, Release);
+        }
     }
 
     /// Whether a sample that is newer than all others fits; `false` says to ask [`SeriesState::check_float`].

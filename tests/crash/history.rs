@@ -75,6 +75,16 @@ impl<K: Ord + Clone + Debug> History<K> {
         }
     }
 
+    /// All that was acknowledged so far.
+    pub(crate) fn acknowledged(&self) -> Samples<K> {
+        self.acknowledged.keys().map(|key| (key.clone(), self.begun[key].1)).collect()
+    }
+
+    /// Checks what is found now, after `what`.
+    pub(crate) fn check_now(&self, found: &Samples<K>, what: &str) {
+        self.check(&self.acknowledged, u64::MAX, &format_args!("{what}"), found);
+    }
+
     /// Stops the machine at every operation since `from`, recovers every image with `recover`, and checks what it finds.
     /// Returns how many different images there were.
     pub(crate) fn check_every_crash(&self, from: u64, recover: impl Fn(&Image) -> Samples<K>) -> usize {

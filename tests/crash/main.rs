@@ -10,6 +10,8 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
+mod db;
+mod faults;
 mod head;
 mod history;
 mod wal;
