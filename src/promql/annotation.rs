@@ -193,11 +193,12 @@ impl Annotations {
     /// The texts of warnings and of infos, sorted.
     pub(crate) fn texts(&self, query: &str) -> (Vec<String>, Vec<String>) {
         let mut texts = (Vec::new(), Vec::new());
-        // Prometheus keeps one remark of each text, whatever its place; of several places we keep the first.
+        // Prometheus keeps one remark of each text, whatever its place; of several places it is mostly
+        // the last.
         let mut seen: FixedMap<String, (Span, bool, Option<Monotonicity>)> = FixedMap::default();
         for ((remark, span), extra) in self.all.lock().iter() {
             let entry = seen.entry(remark.to_string()).or_insert((*span, remark.is_info(), *extra));
-            if span.start < entry.0.start {
+            if span.start > entry.0.start {
                 entry.0 = *span;
             }
         }

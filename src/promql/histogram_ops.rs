@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::annotation::Remark;
 use super::ast::Span as Place;
-use super::exec::{Column, Context};
+use super::exec::{Column, Context, log2};
 use super::functions::FunctionId;
 use super::printer::format_general;
 use crate::model::{Bucket, CUSTOM_BUCKETS_SCHEMA, CounterResetHint, FloatHistogram, Span, bucket_bound};
@@ -834,6 +834,6 @@ pub(crate) fn fraction_below(bucket: &Bucket, v: f64, linear: bool) -> f64 {
     if linear {
         return (v - bucket.lower) / (bucket.upper - bucket.lower);
     }
-    let (lower, upper, at) = (bucket.lower.abs().log2(), bucket.upper.abs().log2(), v.abs().log2());
+    let (lower, upper, at) = (log2(bucket.lower.abs()), log2(bucket.upper.abs()), log2(v.abs()));
     if v > 0.0 { (at - lower) / (upper - lower) } else { 1.0 - ((at - upper) / (lower - upper)) }
 }

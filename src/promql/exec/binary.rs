@@ -48,7 +48,10 @@ pub(crate) fn build<'q>(cx: &'q Context<'q>, binary: &'q Binary, grid: Grid) -> 
             if binary.op.is_set() {
                 return Ok(set_op::build(binary.op, &matching, left, right, grid));
             }
-            Ok(Box::new(VectorBinary::new(cx, binary, matching, left, right, grid)))
+            let mut operator = VectorBinary::new(cx, binary, matching, left, right, grid);
+            // Now, since there may be no result to ask for: the mistake is one even where nothing else matches.
+            operator.check_crowds()?;
+            Ok(Box::new(operator))
         }
     }
 }
@@ -504,7 +507,6 @@ impl Operator for VectorBinary<'_> {
     }
 
     fn column(&mut self, index: usize, out: &mut Column) -> Result<()> {
-        self.check_crowds()?;
         let steps = self.grid.steps();
         out.reset(steps);
         let (fill_many, fill_one) = self.fills();

@@ -1,5 +1,6 @@
 //! Quantiles and fractions of histograms, classic and native.
 
+use super::scalar::log2;
 use super::{
     BoxOperator, Collision, Column, Context, Operator, SeriesInfo, distinct, invalid, names_differ, scalar,
     unsupported, vector, without_names,
@@ -454,7 +455,7 @@ fn native_quantile(q: f64, histogram: &FloatHistogram, remarks: &ops::Remarks<'_
         return bucket.lower + (bucket.upper - bucket.lower) * fraction;
     }
     // Buckets are of equal width on a logarithmic scale.
-    let (lower, upper) = (bucket.lower.abs().log2(), bucket.upper.abs().log2());
+    let (lower, upper) = (log2(bucket.lower.abs()), log2(bucket.upper.abs()));
     if bucket.lower > 0.0 {
         (lower + (upper - lower) * fraction).exp2()
     } else {

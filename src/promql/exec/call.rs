@@ -1,8 +1,8 @@
 //! Calls: which operator a function is.
 
-use std::f64::consts::PI;
+use std::f64::consts::{LN_2, LN_10, PI};
 
-use super::scalar::{go_max, go_min, scalar};
+use super::scalar::{go_max, go_min, log2, scalar};
 use super::{
     BoxOperator, Collision, Column, Context, Operator, Ready, SeriesInfo, buckets, distinct, is_over_window,
     names_differ, order, range, select, unsupported, vector, without_names,
@@ -91,7 +91,7 @@ pub(crate) fn build<'q>(cx: &'q Context<'q>, call: &'q Call, grid: Grid) -> Resu
                 let times = (0..grid.steps()).map(|step| date_part(id, grid.time(step) / 1000));
                 Ok(Box::new(single(Labels::empty(), times.collect(), false)))
             }
-            Some(arg) => floats(cx, arg, grid, move |v| date_part(id, v as i64)),
+            Some(arg) => floats(cx, arg, grid, move |v| date_part(id, whole_seconds(v))),
         },
         (_, [arg]) => match math(id) {
             Some(function) => floats(cx, arg, grid, function),
@@ -129,8 +129,9 @@ fn math(id: FunctionId) -> Option<fn(f64) -> f64> {
         F::Sqrt => f64::sqrt,
         F::Exp => f64::exp,
         F::Ln => f64::ln,
-        F::Log2 => f64::log2,
-        F::Log10 => f64::log10,
+        F::Log2 => log2,
+        // As Go does it: irate and its like blow the last bit up.
+        F::Log10 => |v| log2(v) * (LN_2 / LN_10),
         F::Sgn => |v| {
             if v < 0.0 {
                 -1.0
@@ -156,6 +157,17 @@ fn math(id: FunctionId) -> Option<fn(f64) -> f64> {
         F::Rad => |v| v * PI / 180.0,
         _ => return None,
     })
+}
+
+/// A float as whole seconds. What does not fit is the time that Go makes of the smallest integer: it counts from a year
+/// long ago, and wraps.
+fn whole_seconds(v: f64) -> i64 {
+    const TO_GOS_YEAR_ZERO: i128 = 62_135_596_800 + (730_692_556 * 146_097 + 306) * 86_400;
+    if (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&v) {
+        return v as i64;
+    }
+    let wrapped = (i128::from(i64::MIN) + TO_GOS_YEAR_ZERO).rem_euclid(1 << 64);
+    (wrapped - TO_GOS_YEAR_ZERO).clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64
 }
 
 /// A part of the date of a time in seconds, UTC.

@@ -37,7 +37,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) use call::Columnwise;
 pub(crate) use column::{Column, Steps};
 pub(crate) use distinct::{Collision, distinct};
-pub(crate) use scalar::scalar;
+pub(crate) use scalar::{log2, scalar};
 pub(crate) use select::{Plans, Selection, subquery_grid, window_samples};
 
 use super::EngineOptions;

@@ -36,6 +36,8 @@ pub(crate) fn build<'q>(cx: &'q Context<'q>, call: &'q Call, grid: Grid) -> Resu
     let (input, series, timing, width) = source(cx, window, grid)?;
     let keeps_name = matches!(call.function.id, FunctionId::FirstOverTime | FunctionId::LastOverTime);
     let named = series;
+    // Of what is absent only the absence counts, not what it would be called.
+    let keeps_name = keeps_name || call.function.id == FunctionId::AbsentOverTime;
     let (series, collide) = if keeps_name {
         (named.clone(), false)
     } else {
@@ -49,7 +51,12 @@ pub(crate) fn build<'q>(cx: &'q Context<'q>, call: &'q Call, grid: Grid) -> Resu
         series,
         shape: Shape { grid, timing, width },
         scalars,
-        at: call.args.first().map_or(call.span, Expr::span),
+        at: match call.args.first() {
+            // Prometheus has replaced a subquery by its samples here, and those stand nowhere in the text.
+            Some(first) if matches!(first.unwrap_parens(), Expr::Subquery(_)) => Span::default(),
+            Some(first) => first.span(),
+            None => call.span,
+        },
         samples: Samples::default(),
         column: Column::default(),
     });

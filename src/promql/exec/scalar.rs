@@ -94,6 +94,21 @@ fn power(base: f64, exponent: f64) -> f64 {
     base.powf(exponent)
 }
 
+/// Go's `math.Log2`: exact for powers of two, else by the natural logarithm of the fraction.
+pub(crate) fn log2(v: f64) -> f64 {
+    let bits = v.to_bits();
+    let exponent = bits >> 52 & 0x7ff;
+    if v <= 0.0 || v.is_nan() || exponent == 0 || exponent == 0x7ff {
+        return v.log2();
+    }
+    let fraction = f64::from_bits(bits & !(0x7ff << 52) | 1022 << 52);
+    let exponent = (exponent as i64 - 1022) as f64;
+    if fraction == 0.5 {
+        return exponent - 1.0;
+    }
+    fraction.ln() * (1.0 / std::f64::consts::LN_2) + exponent
+}
+
 /// Go's `math.Max`: NaN if either is, and +0 above -0.
 pub(crate) fn go_max(a: f64, b: f64) -> f64 {
     if a.is_infinite() && a > 0.0 || b.is_infinite() && b > 0.0 {
