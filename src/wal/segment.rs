@@ -66,7 +66,7 @@ pub(super) fn has_room(filled: u64, len: usize, segment_size: u64) -> bool {
 
 /// Appends the fragments of `record`, stored as `compression` says, to `out`. `filled` is how long the segment is
 /// before what is appended; its place in the page decides where the record is cut.
-pub(super) fn put_record(filled: u64, compression: Compression, record: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn put_record(filled: u64, compression: Compression, record: &[u8], out: &mut Vec<u8>) {
     let mut place = (filled % PAGE_SIZE as u64) as usize;
     let mut rest = record;
     let mut first = true;
@@ -94,7 +94,7 @@ pub(super) fn put_record(filled: u64, compression: Compression, record: &[u8], o
 }
 
 /// Appends the zeros that fill the page: what ends a segment.
-pub(super) fn put_page_end(filled: u64, out: &mut Vec<u8>) {
+pub(crate) fn put_page_end(filled: u64, out: &mut Vec<u8>) {
     let place = (filled % PAGE_SIZE as u64) as usize;
     if place > 0 {
         out.resize(out.len() + PAGE_SIZE - place, 0);

@@ -8,11 +8,13 @@
 
 mod chunk;
 mod input;
+mod wal;
 
 pub use chunk::{
     chunk_float_histogram, chunk_histogram, chunk_histogram_round_trip, chunk_st, chunk_writer, chunk_xor,
     chunk_xor_round_trip, chunk_xor2, chunk_xor2_round_trip,
 };
+pub use wal::{wal_record, wal_segment, wal_segment_round_trip};
 
 /// A fuzz target's body.
 pub type Target = fn(&[u8]);
@@ -28,4 +30,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("chunk_xor2", chunk_xor2),
     ("chunk_xor2_round_trip", chunk_xor2_round_trip),
     ("chunk_xor_round_trip", chunk_xor_round_trip),
+    ("wal_record", wal_record),
+    ("wal_segment", wal_segment),
+    ("wal_segment_round_trip", wal_segment_round_trip),
 ];
