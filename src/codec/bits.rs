@@ -152,29 +152,38 @@ fn last_word(bytes: &[u8], offset: usize) -> u64 {
 }
 
 /// Bits appended to bytes. Kept small: one lives in each series' open chunk.
+///
+/// Appending only ever stores to the bytes: with many chunks open, their ends are in no cache, and a load would wait for
+/// memory where a store does not.
 #[derive(Debug, Clone, Default)]
 pub struct BitWriter {
     bytes: Vec<u8>,
-    /// Low bits of the last byte that are not written yet, 0 to 7.
-    free: u8,
+    /// Bits of the last byte that are written, if not all 8 are; else 0.
+    filled: u8,
+    /// A copy of the last byte while it is not full.
+    last: u8,
 }
 
 impl BitWriter {
     /// Continues after the last of `bytes`.
     #[must_use]
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self { bytes, free: 0 }
+        Self { bytes, filled: 0, last: 0 }
     }
 
     /// Continues after the first `bits` bits of `bytes`; what follows them is cut off.
     #[must_use]
     pub fn resume(mut bytes: Vec<u8>, bits: usize) -> Self {
         bytes.truncate(bits.div_ceil(8));
-        let free = (bytes.len() * 8).saturating_sub(bits) as u8 & 7;
-        if let Some(last) = bytes.last_mut() {
-            *last &= 0xff << free;
+        let filled = (bits.min(bytes.len() * 8) % 8) as u8;
+        let mut last = 0;
+        if filled > 0
+            && let Some(byte) = bytes.last_mut()
+        {
+            *byte &= !(0xff >> filled);
+            last = *byte;
         }
-        Self { bytes, free }
+        Self { bytes, filled, last }
     }
 
     /// Appends the low `count` bits of `value`, 64 at most; higher bits are ignored.
@@ -183,32 +192,33 @@ impl BitWriter {
         if count == 0 {
             return;
         }
-        let free = u32::from(self.free);
         let value = value << (64 - count);
-        if free > 0
-            && let Some(last) = self.bytes.last_mut()
-        {
-            *last |= (value >> (64 - free)) as u8;
-        }
-        if count <= free {
-            self.free = (free - count) as u8;
+        let filled = u32::from(self.filled);
+        let word = u64::from(self.last) << 56 | value >> filled;
+        if filled + count <= 64 {
+            self.word(word, filled + count);
             return;
         }
-        // A whole word is stored and cut back to what is used: one store instead of a copy of variable length.
-        let left = count - free;
-        let used = left.div_ceil(8);
-        self.reserve_word();
-        let len = self.bytes.len();
-        self.bytes.extend_from_slice(&(value << free).to_be_bytes());
-        self.bytes.truncate(len + used as usize);
-        self.free = (used * 8 - left) as u8;
+        // At most seven bits do not fit the word.
+        let rest = 64 - filled;
+        self.word(word, 64);
+        self.word(value << rest, count - rest);
     }
 
+    /// Writes a word's first `used` bits, 1 to 64, over the byte that is not full and behind it. A whole word is stored
+    /// and cut back to what is used: one store instead of a copy of variable length.
     #[inline]
-    fn reserve_word(&mut self) {
-        if self.bytes.capacity() - self.bytes.len() < 8 {
+    fn word(&mut self, word: u64, used: u32) {
+        let start = self.bytes.len() - usize::from(self.filled > 0);
+        if self.bytes.capacity() - start < 8 {
             self.grow();
         }
+        let bytes = used.div_ceil(8);
+        self.bytes.truncate(start);
+        self.bytes.extend_from_slice(&word.to_be_bytes());
+        self.bytes.truncate(start + bytes as usize);
+        self.filled = (used % 8) as u8;
+        self.last = if self.filled > 0 { (word >> (64 - 8 * bytes)) as u8 } else { 0 };
     }
 
     /// Half as much again in steps of 16 bytes. A million series have a million of these open, so doubling would waste

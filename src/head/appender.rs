@@ -12,7 +12,8 @@ use super::batch::{Batch, Buffers, Kind, Pending};
 use super::claim::{Claimant, Losers};
 use super::error::Refusal;
 use super::isolation::Ticket;
-use super::series::{Applied, Series, SeriesState};
+use super::series::{Applied, Header, SeriesState};
+use super::slab::Locked;
 use super::{Head, SeriesRef};
 use crate::chunk::{Floats, Integers};
 use crate::error::Result;
@@ -88,7 +89,7 @@ impl Appender {
     pub fn append_packed(&mut self, reference: Option<SeriesRef>, packed: &[u8], t: i64, v: f64) -> Result<SeriesRef> {
         self.check_time(t)?;
         let (series_ref, series) = self.head.resolve(reference, packed)?;
-        if !series.is_newer(t) && series.lock().check_float(series, t, v)? == Applied::Same {
+        if !series.is_newer(t) && series.lock().check_float(&series, t, v)? == Applied::Same {
             return Ok(series_ref);
         }
         let reference = series.reference();
@@ -141,7 +142,7 @@ impl Appender {
             histogram.validate().map_err(invalid)?;
         }
         let (series_ref, series) = self.head.resolve(reference, packed)?;
-        if !series.is_newer(t) && series.lock().check_histogram::<Integers>(series, t, &histogram)? == Applied::Same {
+        if !series.is_newer(t) && series.lock().check_histogram::<Integers>(&series, t, &histogram)? == Applied::Same {
             return Ok(series_ref);
         }
         let reference = series.reference();
@@ -184,7 +185,7 @@ impl Appender {
             histogram.validate().map_err(invalid)?;
         }
         let (series_ref, series) = self.head.resolve(reference, packed)?;
-        if !series.is_newer(t) && series.lock().check_histogram::<Floats>(series, t, &histogram)? == Applied::Same {
+        if !series.is_newer(t) && series.lock().check_histogram::<Floats>(&series, t, &histogram)? == Applied::Same {
             return Ok(series_ref);
         }
         let reference = series.reference();
@@ -314,6 +315,7 @@ impl Appender {
                     state.append_histogram::<Floats>(slot, ticket, chunk_range, *t, value)
                 });
             }
+            commit.unlock();
             for Pending { series, value, .. } in &batch.exemplars {
                 head.exemplars.add(*series, value.clone());
             }
@@ -345,6 +347,7 @@ struct Commit<'a> {
     ticket: Ticket,
     floor: i64,
     chunk_range: i64,
+    locked: Locked<'a, Header, SeriesState>,
     committed: Committed,
     chunks: u64,
     min: i64,
@@ -360,6 +363,7 @@ impl<'a> Commit<'a> {
             // Read after the commit has begun: who raises the floor waits for those that began before.
             floor: head.floor.load(Ordering::Acquire),
             chunk_range: head.options.chunk_range,
+            locked: Locked::default(),
             committed: Committed::default(),
             chunks: 0,
             min: i64::MAX,
@@ -372,21 +376,21 @@ impl<'a> Commit<'a> {
         &mut self,
         reference: SeriesRef,
         t: i64,
-        append: impl FnOnce(&Series, &mut SeriesState, &Ticket, i64) -> Result<Applied, Refusal>,
+        append: impl FnOnce(&Header, &mut SeriesState, &Ticket, i64) -> Result<Applied, Refusal>,
     ) {
         let Some(series) = self.head.slots.get(reference.id()).filter(|_| t >= self.floor) else {
             self.committed.lost += 1;
             return;
         };
-        let mut state = series.lock();
+        let state = self.locked.body(&series);
         if series.tag() != reference.tag() {
             if series.tag() & !1 != reference.tag() {
                 self.committed.lost += 1;
                 return;
             }
-            series.revive(&mut state);
+            series.revive(state);
         }
-        match append(series, &mut state, &self.ticket, self.chunk_range) {
+        match append(&series, state, &self.ticket, self.chunk_range) {
             Ok(Applied::Same) => self.committed.same += 1,
             Ok(applied) => {
                 self.chunks += u64::from(applied == Applied::NewChunk);
@@ -398,7 +402,13 @@ impl<'a> Commit<'a> {
         }
     }
 
-    fn end(self) -> Committed {
+    /// Others may lock series now.
+    fn unlock(&mut self) {
+        self.locked = Locked::default();
+    }
+
+    fn end(mut self) -> Committed {
+        self.unlock();
         let counters = &self.head.counters;
         counters.samples.fetch_add(self.committed.appended, Ordering::Relaxed);
         counters.samples_lost.fetch_add(self.committed.lost, Ordering::Relaxed);

@@ -43,7 +43,7 @@ impl Head {
         // Series that are created from here on have their record behind the checkpoint.
         let mut alive: Vec<u64> = (0..self.slots.end())
             .filter_map(|id| self.slots.get(id))
-            .map(super::series::Series::reference)
+            .map(|series| series.reference())
             .filter(|reference| *reference != 0)
             .collect();
         alive.sort_unstable();

@@ -84,8 +84,8 @@ impl Head {
     /// Takes out what no longer fits since it was appended.
     pub(super) fn take_out_losers(&self, buffers: &mut Buffers) -> Losers {
         let mut losers = Losers::default();
-        let mut keep = |reference: SeriesRef, check: &dyn Fn(&Series) -> Option<Applied>| {
-            match self.slots.get(reference.id()).and_then(check) {
+        let mut keep = |reference: SeriesRef, check: &dyn Fn(&Series<'_>) -> Option<Applied>| {
+            match self.slots.get(reference.id()).and_then(|slot| check(&slot)) {
                 Some(Applied::Same) => losers.same += 1,
                 Some(_) => return true,
                 None => losers.lost += 1,

@@ -106,7 +106,7 @@ impl Head {
             if state.labels().is_empty() {
                 continue;
             }
-            collected.chunks += state.drop_before(series, t) as u64;
+            collected.chunks += state.drop_before(&series, t) as u64;
             match state.oldest() {
                 Some(first) => oldest = oldest.min(first),
                 None if series.tag() & 1 == 0 => {
@@ -148,7 +148,7 @@ impl Head {
         for reference in evicted {
             if let Some(series) = self.known(*reference) {
                 let mut state = series.lock();
-                let chunks = state.drop_before(series, i64::MAX);
+                let chunks = state.drop_before(&series, i64::MAX);
                 self.counters.chunks.fetch_sub(chunks as u64, Ordering::Relaxed);
                 series.mark_dying(&mut state);
                 ids.push(reference.id());

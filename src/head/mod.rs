@@ -71,7 +71,7 @@ use exemplars::Exemplars;
 use isolation::Isolation;
 use label_index::{LabelIndex, are_packed};
 use metadata::MetricMetadata;
-use series::Series;
+use series::{Header, Series, SeriesState};
 use series_map::SeriesMap;
 use slab::Slab;
 use tombstones::HeadTombstones;
@@ -119,7 +119,7 @@ pub struct Head {
     env: Env,
     options: HeadOptions,
     log: Option<Log>,
-    slots: Slab<Series>,
+    slots: Slab<Header, SeriesState>,
     map: SeriesMap,
     labels: LabelIndex,
     isolation: Isolation,
@@ -271,7 +271,7 @@ impl Head {
 
     /// The series with the labels of this packed form, which is created if there is none: under `logged`, if the log has
     /// it already.
-    fn get_or_create(&self, packed: &[u8], logged: Option<u64>) -> Result<(SeriesRef, &Series), Refusal> {
+    fn get_or_create(&self, packed: &[u8], logged: Option<u64>) -> Result<(SeriesRef, Series<'_>), Refusal> {
         if packed.is_empty() {
             return Err(Refusal::NoLabels);
         }
@@ -304,7 +304,7 @@ impl Head {
 
     /// The series that is meant, which is created if there is none.
     #[inline]
-    fn resolve(&self, reference: Option<SeriesRef>, packed: &[u8]) -> Result<(SeriesRef, &Series), Refusal> {
+    fn resolve(&self, reference: Option<SeriesRef>, packed: &[u8]) -> Result<(SeriesRef, Series<'_>), Refusal> {
         match reference.and_then(|reference| Some((reference, self.known(reference)?))) {
             Some(known) => Ok(known),
             None => self.get_or_create(packed, None),
@@ -312,7 +312,7 @@ impl Head {
     }
 
     /// The series that is meant, if there is one.
-    fn existing(&self, reference: Option<SeriesRef>, packed: &[u8]) -> Option<(SeriesRef, &Series)> {
+    fn existing(&self, reference: Option<SeriesRef>, packed: &[u8]) -> Option<(SeriesRef, Series<'_>)> {
         if let Some(known) = reference.and_then(|reference| Some((reference, self.known(reference)?))) {
             return Some(known);
         }
@@ -321,7 +321,7 @@ impl Head {
     }
 
     /// The series with these labels, if it is in `shard`.
-    fn find(&self, shard: &series_map::Shard, hash: u64, packed: &[u8]) -> Option<(SeriesRef, &Series)> {
+    fn find(&self, shard: &series_map::Shard, hash: u64, packed: &[u8]) -> Option<(SeriesRef, Series<'_>)> {
         let is_it = |id| self.slots.get(id).is_some_and(|series| are_packed(series.lock().labels(), packed));
         let id = shard.find(hash, is_it)?;
         let series = self.slots.get(id)?;
@@ -335,7 +335,7 @@ impl Head {
 
     /// The series that `reference` stands for, unless it is gone.
     #[inline]
-    fn known(&self, reference: SeriesRef) -> Option<&Series> {
+    fn known(&self, reference: SeriesRef) -> Option<Series<'_>> {
         let series = self.slots.get(reference.id())?;
         let tag = series.tag();
         if tag == reference.tag() {

@@ -89,9 +89,9 @@ impl BlockRead for RangeHead {
                 return Err(no_series(id.0));
             }
             *labels = to_labels(state.labels(), &mut Vec::new());
-            state.ranges(series, self.range, |number, range| {
+            state.ranges(&series, self.range, |number, range| {
                 if !self.is_inside(range) {
-                    straddling.extend(state.chunk(series, number).map(|(_, chunk)| (chunks.len(), chunk)));
+                    straddling.extend(state.chunk(&series, number).map(|(_, chunk)| (chunks.len(), chunk)));
                 }
                 let reference = reference(id.0, number);
                 chunks.push(ChunkMeta { reference, min_time: range.min, max_time: range.max });
@@ -117,7 +117,7 @@ impl BlockRead for RangeHead {
         let series = self.head.slots.get(id).ok_or_else(|| no_series(id))?;
         let (range, chunk) = {
             let state = series.lock();
-            state.chunk(series, number).ok_or_else(|| no_series(id))?
+            state.chunk(&series, number).ok_or_else(|| no_series(id))?
         };
         if self.is_inside(range) {
             return Ok(chunk);

@@ -75,7 +75,7 @@ impl HeadReader {
         {
             let state = series.lock();
             state.hidden(&self.snapshot, hide);
-            state.read(series, self.range, chunks);
+            state.read(&series, self.range, chunks);
         }
         self.head.tombstones.hide(id.0, hide);
     }

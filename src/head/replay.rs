@@ -19,7 +19,8 @@ use parking_lot::Mutex;
 
 use super::error::Refusal;
 use super::isolation::Ticket;
-use super::series::{Applied, Series, SeriesState};
+use super::series::{Applied, Header, SeriesState};
+use super::slab::{Locked, PAGE};
 use super::{Head, SeriesRef};
 use crate::chunk::{Floats, Integers};
 use crate::codec::FixedMap;
@@ -112,6 +113,9 @@ enum Samples {
     Exemplars(Vec<(SeriesRef, Exemplar)>),
     Metadata(Vec<(SeriesRef, Metadata)>),
 }
+
+/// The page that a partition's worker has locked. Partitions share no page, so nobody waits for it.
+type Pages<'a> = Locked<'a, Header, SeriesState>;
 
 /// What a partition's worker counted.
 #[derive(Debug, Clone, Copy)]
@@ -244,9 +248,11 @@ impl Head {
         let total = Mutex::new(Tally::default());
         let apply = |part| {
             let mut tally = Tally::default();
+            let mut locked = Locked::default();
             for record in applied {
-                self.replay_part(&record.samples, part, &mut tally);
+                self.replay_part(&record.samples, part, &mut locked, &mut tally);
             }
+            drop(locked);
             let mut total = total.lock();
             total.samples += tally.samples;
             total.skipped += tally.skipped;
@@ -283,27 +289,27 @@ impl Head {
         *bad = decoded.err().map(|error| error.to_string()).or(refused);
     }
 
-    fn replay_part(&self, samples: &Samples, part: usize, tally: &mut Tally) {
+    fn replay_part<'a>(&'a self, samples: &Samples, part: usize, locked: &mut Pages<'a>, tally: &mut Tally) {
         let chunk_range = self.options.chunk_range;
         let ticket = &Ticket::REPLAY;
         match samples {
             Samples::Floats(parts) => {
                 for &(reference, t, v) in parts.get(part).into_iter().flatten() {
-                    self.replay_sample(reference, t, tally, |series, state| {
+                    self.replay_sample(reference, t, locked, tally, |series, state| {
                         state.append_float(series, ticket, chunk_range, t, v)
                     });
                 }
             }
             Samples::Histograms(parts) => {
                 for (reference, t, histogram) in parts.get(part).into_iter().flatten() {
-                    self.replay_sample(*reference, *t, tally, |series, state| {
+                    self.replay_sample(*reference, *t, locked, tally, |series, state| {
                         state.append_histogram::<Integers>(series, ticket, chunk_range, *t, histogram)
                     });
                 }
             }
             Samples::FloatHistograms(parts) => {
                 for (reference, t, histogram) in parts.get(part).into_iter().flatten() {
-                    self.replay_sample(*reference, *t, tally, |series, state| {
+                    self.replay_sample(*reference, *t, locked, tally, |series, state| {
                         state.append_histogram::<Floats>(series, ticket, chunk_range, *t, histogram)
                     });
                 }
@@ -313,18 +319,19 @@ impl Head {
     }
 
     #[inline]
-    fn replay_sample(
-        &self,
+    fn replay_sample<'a>(
+        &'a self,
         reference: SeriesRef,
         t: i64,
+        locked: &mut Pages<'a>,
         tally: &mut Tally,
-        append: impl FnOnce(&Series, &mut SeriesState) -> Result<Applied, Refusal>,
+        append: impl FnOnce(&Header, &mut SeriesState) -> Result<Applied, Refusal>,
     ) {
         let Some(series) = self.slots.get(reference.id()).filter(|_| t >= self.floor.load(Relaxed)) else {
             tally.skipped += 1;
             return;
         };
-        match append(series, &mut series.lock()) {
+        match append(&series, locked.body(&series)) {
             Err(_) | Ok(Applied::Same) => tally.skipped += 1,
             Ok(applied) => {
                 tally.samples += 1;
@@ -441,7 +448,7 @@ fn partition<T>(
 ) -> Vec<Vec<(SeriesRef, i64, T)>> {
     let mut lists: Vec<Vec<_>> = (0..parts).map(|_| Vec::with_capacity(count / parts + count / 8 + 1)).collect();
     for sample in samples {
-        if let Some(list) = lists.get_mut(sample.0.id() as usize % parts) {
+        if let Some(list) = lists.get_mut(sample.0.id() as usize / PAGE % parts) {
             list.push(sample);
         }
     }

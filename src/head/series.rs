@@ -1,14 +1,12 @@
 //! A series: its labels, its full chunks, and the open one.
 //!
 //! What an append asks first (is this the series I mean, is the sample newer than its newest) stands outside the lock,
-//! so that checking a sample locks nothing. Everything else stands under one lock of a byte, taken once a sample at
-//! commit, and once a query.
+//! so that checking a sample locks nothing. Everything else stands under the lock of its page in the slab, taken at
+//! commit and once a query.
 
 use std::cmp::Ordering;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
-
-use parking_lot::{Mutex, MutexGuard};
 
 use super::claim::Claimant;
 use super::cut::range_end;
@@ -16,12 +14,16 @@ use super::error::Refusal;
 use super::isolation::{History, Snapshot, Ticket};
 use super::label_index::Pairs;
 use super::open::{HistogramKind, Next, Open, OpenHistogram, Times};
+use super::slab::Slot;
 use crate::chunk::{ChunkError, EncodedChunk, Floats, Integers, XorAppender};
 use crate::model::{FloatHistogram, Histogram, METRIC_NAME, Sample, TimeRange, Value, is_stale};
 
-/// A slot for a series. A slot without labels is free.
+/// A series in its slot.
+pub(super) type Series<'a> = Slot<'a, Header, SeriesState>;
+
+/// What of a series is read without a lock.
 #[derive(Debug)]
-pub(super) struct Series {
+pub(super) struct Header {
     /// The generation: even, and another one each time the slot is used. One more while the series is about to be
     /// removed; whoever meets that looks again under the lock.
     tag: AtomicU32,
@@ -31,24 +33,27 @@ pub(super) struct Series {
     newest: AtomicI64,
     /// The series' number in the log.
     reference: AtomicU64,
-    state: Mutex<SeriesState>,
 }
 
-/// What the lock protects.
+/// What the lock protects. A slot without labels is free. What an append touches stands first.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(super) struct SeriesState {
-    labels: Pairs,
     open: Open,
-    /// When the open chunk began.
-    open_since: i64,
     /// When the open chunk must end.
     next_at: i64,
+    history: History,
+    /// When the open chunk began.
+    open_since: i64,
+    labels: Pairs,
     /// Chunks that are full, ascending.
     full: Vec<FullChunk>,
     /// The number of the first chunk: how many were dropped before it.
     first_number: u32,
-    history: History,
 }
+
+// A million series are a million of these: whoever makes them larger should know it.
+const _: () = assert!(size_of::<SeriesState>() == 152 && size_of::<Header>() == 24);
 
 /// A chunk that takes no more samples.
 #[derive(Debug, Clone)]
@@ -79,25 +84,18 @@ pub(super) enum Applied {
     Same,
 }
 
-impl Default for Series {
+impl Default for Header {
     fn default() -> Self {
         Self {
             tag: AtomicU32::new(0),
             claim: AtomicU32::new(0),
             newest: AtomicI64::new(i64::MIN),
             reference: AtomicU64::new(0),
-            state: Mutex::default(),
         }
     }
 }
 
-impl Series {
-    /// Locks the series.
-    #[inline]
-    pub(super) fn lock(&self) -> MutexGuard<'_, SeriesState> {
-        self.state.lock()
-    }
-
+impl Header {
     /// The generation; odd while the series is about to be removed.
     #[inline]
     pub(super) fn tag(&self) -> u32 {
@@ -184,7 +182,7 @@ impl SeriesState {
     ///
     /// # Errors
     /// `Duplicate` or `OutOfOrder`.
-    pub(super) fn check_float(&self, series: &Series, t: i64, v: f64) -> Result<Applied, Refusal> {
+    pub(super) fn check_float(&self, series: &Header, t: i64, v: f64) -> Result<Applied, Refusal> {
         self.check(series, t, |last| match &last.value {
             Value::Float(last) => last.to_bits() == v.to_bits(),
             // It would have become a stale marker of the series' own kind.
@@ -198,14 +196,14 @@ impl SeriesState {
     /// `Duplicate` or `OutOfOrder`.
     pub(super) fn check_histogram<K: HistogramKind>(
         &self,
-        series: &Series,
+        series: &Header,
         t: i64,
         histogram: &K::Histogram,
     ) -> Result<Applied, Refusal> {
         self.check(series, t, |last| K::is(last, histogram))
     }
 
-    fn check(&self, series: &Series, t: i64, is_it: impl FnOnce(&Sample) -> bool) -> Result<Applied, Refusal> {
+    fn check(&self, series: &Header, t: i64, is_it: impl FnOnce(&Sample) -> bool) -> Result<Applied, Refusal> {
         let newest = series.newest();
         match t.cmp(&newest) {
             Ordering::Greater => Ok(Applied::Appended),
@@ -222,7 +220,7 @@ impl SeriesState {
     #[inline]
     pub(super) fn append_float(
         &mut self,
-        series: &Series,
+        series: &Header,
         ticket: &Ticket,
         chunk_range: i64,
         t: i64,
@@ -271,7 +269,7 @@ impl SeriesState {
     /// As [`check_histogram`](SeriesState::check_histogram); `Histogram` if it contradicts itself.
     pub(super) fn append_histogram<K: HistogramKind>(
         &mut self,
-        series: &Series,
+        series: &Header,
         ticket: &Ticket,
         chunk_range: i64,
         t: i64,
@@ -313,7 +311,7 @@ impl SeriesState {
     }
 
     /// Appends the chunks that touch `range` to `chunks`, oldest first. The open one is copied as it is now.
-    pub(super) fn read(&self, series: &Series, range: TimeRange, chunks: &mut Vec<HeadChunk>) {
+    pub(super) fn read(&self, series: &Header, range: TimeRange, chunks: &mut Vec<HeadChunk>) {
         for (number, full) in (self.first_number..).zip(&self.full) {
             if full.range.overlaps(&range) {
                 chunks.push(HeadChunk { number, range: full.range, chunk: full.chunk.clone() });
@@ -327,14 +325,14 @@ impl SeriesState {
     }
 
     /// Calls `each` with the number and the range of all chunks that touch `range`, oldest first.
-    pub(super) fn ranges(&self, series: &Series, range: TimeRange, mut each: impl FnMut(u32, TimeRange)) {
+    pub(super) fn ranges(&self, series: &Header, range: TimeRange, mut each: impl FnMut(u32, TimeRange)) {
         let open = (!self.open.is_none()).then(|| TimeRange::new(self.open_since, series.newest()));
         let ranges = self.full.iter().map(|full| full.range).chain(open);
         (self.first_number..).zip(ranges).filter(|(_, own)| own.overlaps(&range)).for_each(|(n, own)| each(n, own));
     }
 
     /// The chunk with this number and its span, if it is still there.
-    pub(super) fn chunk(&self, series: &Series, number: u32) -> Option<(TimeRange, EncodedChunk)> {
+    pub(super) fn chunk(&self, series: &Header, number: u32) -> Option<(TimeRange, EncodedChunk)> {
         let index = number.checked_sub(self.first_number)? as usize;
         match self.full.get(index) {
             Some(full) => Some((full.range, full.chunk.clone())),
@@ -351,7 +349,7 @@ impl SeriesState {
     }
 
     /// Drops chunks that end before `t`; how many.
-    pub(super) fn drop_before(&mut self, series: &Series, t: i64) -> usize {
+    pub(super) fn drop_before(&mut self, series: &Header, t: i64) -> usize {
         let mut dropped = self.full.partition_point(|full| full.range.max < t);
         self.full.drain(..dropped);
         if self.full.is_empty() && series.newest() < t && !self.open.is_none() {

@@ -1,37 +1,108 @@
 //! Slots for series, found by number without a lock.
 //!
 //! ```text
-//! directory k   holds 16 << k pages        made when its first page is
-//! page          256 slots, side by side    made when its first slot is, and then for good
+//! directory k   holds 16 << k pages         made when its first page is
+//! page          64 slots                    made when its first slot is, and then for good
+//!               headers, side by side       atomics: read without a lock
+//!               one lock, bodies side by side
 //! ```
 //!
 //! Pages never move, so a slot's address is three loads away and no reader can be in somebody's way. Slots of removed
 //! series are used again, but only after everybody who could still know their numbers is gone.
+//!
+//! A page has one lock for all its bodies. Series that are created together are neighbours and get their samples
+//! together, so a commit takes a few locks instead of one a sample. What that saves is not the lock: an atomic operation
+//! lets no store of the sample before pass, and those are to memory that no cache has.
 
 use std::collections::VecDeque;
+use std::ops::Deref;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 
-/// Slots in a page: small enough that an empty database costs little, large enough to be few.
-const PAGE: usize = 256;
+/// Slots in a page: enough that locks are few, so few that neighbours seldom wait for each other.
+pub(super) const PAGE: usize = 64;
 const FIRST_DIRECTORY: usize = 16;
 /// Enough for 2³² slots.
-const DIRECTORIES: usize = 21;
+const DIRECTORIES: usize = 23;
 
-type Directory<T> = Box<[OnceLock<Box<[T]>>]>;
-
-/// Slots that begin as `T::default()`.
+/// Some slots with the lock that they share.
 #[derive(Debug)]
-pub(super) struct Slab<T> {
-    directories: [OnceLock<Directory<T>>; DIRECTORIES],
+struct Page<H, B> {
+    headers: [H; PAGE],
+    bodies: Mutex<[B; PAGE]>,
+}
+
+type Directory<H, B> = Box<[OnceLock<Box<Page<H, B>>>]>;
+
+/// Slots, whose headers and bodies begin as their defaults.
+#[derive(Debug)]
+pub(super) struct Slab<H, B> {
+    directories: [OnceLock<Directory<H, B>>; DIRECTORIES],
     next: AtomicU32,
     /// Free slots, each with the stamp of its removal, oldest first.
     free: Mutex<VecDeque<(u32, u64)>>,
 }
 
-impl<T> Default for Slab<T> {
+/// A slot: its header, and the way to its body.
+#[derive(Debug)]
+pub(super) struct Slot<'a, H, B> {
+    page: &'a Page<H, B>,
+    header: &'a H,
+    index: usize,
+}
+
+impl<H, B> Clone for Slot<'_, H, B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<H, B> Copy for Slot<'_, H, B> {}
+
+impl<H, B> Deref for Slot<'_, H, B> {
+    type Target = H;
+    fn deref(&self) -> &H {
+        self.header
+    }
+}
+
+impl<'a, H, B> Slot<'a, H, B> {
+    /// Locks the body, and its neighbours' with it.
+    #[expect(clippy::indexing_slicing, reason = "a slot is made with an index that its page has")]
+    pub(super) fn lock(&self) -> MappedMutexGuard<'a, B> {
+        MutexGuard::map(self.page.bodies.lock(), |bodies| &mut bodies[self.index])
+    }
+}
+
+/// Bodies that are locked one after another: the lock is kept as long as they are of one page.
+#[derive(Debug)]
+pub(super) struct Locked<'a, H, B> {
+    held: Option<(&'a Page<H, B>, MutexGuard<'a, [B; PAGE]>)>,
+}
+
+impl<H, B> Default for Locked<'_, H, B> {
+    fn default() -> Self {
+        Self { held: None }
+    }
+}
+
+impl<'a, H, B> Locked<'a, H, B> {
+    /// The body of `slot`. No other body may be locked by this thread meanwhile.
+    #[inline]
+    #[expect(clippy::indexing_slicing, reason = "a slot is made with an index that its page has")]
+    pub(super) fn body(&mut self, slot: &Slot<'a, H, B>) -> &mut B {
+        if !self.held.as_ref().is_some_and(|(page, _)| std::ptr::eq(*page, slot.page)) {
+            // Given back before the next one is taken: never two at a time.
+            self.held = None;
+        }
+        let (_, bodies) = self.held.get_or_insert_with(|| (slot.page, slot.page.bodies.lock()));
+        &mut bodies[slot.index]
+    }
+}
+
+impl<H, B> Default for Slab<H, B> {
     fn default() -> Self {
         Self { directories: std::array::from_fn(|_| OnceLock::new()), next: AtomicU32::new(0), free: Mutex::default() }
     }
@@ -45,24 +116,28 @@ fn place(id: u32) -> (usize, usize, usize) {
     (directory, page - (FIRST_DIRECTORY << directory), id as usize % PAGE)
 }
 
-impl<T: Default> Slab<T> {
+impl<H: Default, B: Default> Slab<H, B> {
     /// The slot with this number, if its page was ever used.
     #[inline]
-    pub(super) fn get(&self, id: u32) -> Option<&T> {
-        let (directory, page, slot) = place(id);
-        self.directories.get(directory)?.get()?.get(page)?.get()?.get(slot)
+    pub(super) fn get(&self, id: u32) -> Option<Slot<'_, H, B>> {
+        let (directory, page, index) = place(id);
+        let page = self.directories.get(directory)?.get()?.get(page)?.get()?;
+        Some(Slot { page, header: page.headers.get(index)?, index })
     }
 
     /// A slot to use: a free one that `passed` says everybody has forgotten, or a new one. `None`: there are 2³².
-    pub(super) fn take(&self, passed: impl FnOnce(u64) -> bool) -> Option<(u32, &T)> {
+    pub(super) fn take(&self, passed: impl FnOnce(u64) -> bool) -> Option<(u32, Slot<'_, H, B>)> {
         let id = self.take_id(passed)?;
-        let (directory, page, slot) = place(id);
+        let (directory, page, index) = place(id);
         let directory = self.directories.get(directory)?.get_or_init(|| {
             let pages = FIRST_DIRECTORY << directory;
             (0..pages).map(|_| OnceLock::new()).collect()
         });
-        let page = directory.get(page)?.get_or_init(|| (0..PAGE).map(|_| T::default()).collect());
-        Some((id, page.get(slot)?))
+        let page = directory.get(page)?.get_or_init(|| {
+            let bodies = Mutex::new(std::array::from_fn(|_| B::default()));
+            Box::new(Page { headers: std::array::from_fn(|_| H::default()), bodies })
+        });
+        Some((id, Slot { page, header: page.headers.get(index)?, index }))
     }
 
     fn take_id(&self, passed: impl FnOnce(u64) -> bool) -> Option<u32> {
@@ -87,9 +162,9 @@ impl<T: Default> Slab<T> {
 
     /// Bytes of the pages and directories, without what the slots point to.
     pub(super) fn bytes(&self) -> usize {
-        let pages = |directory: &Directory<T>| {
+        let pages = |directory: &Directory<H, B>| {
             let used = directory.iter().filter(|page| page.get().is_some()).count();
-            used * PAGE * size_of::<T>() + size_of_val(&**directory)
+            used * size_of::<Page<H, B>>() + size_of_val(&**directory)
         };
         size_of::<Self>() + self.directories.iter().filter_map(OnceLock::get).map(pages).sum::<usize>()
     }
@@ -118,19 +193,19 @@ mod tests {
 
     #[test]
     fn a_slot_is_used_again_only_when_its_stamp_has_passed() {
-        let slab = Slab::<AtomicU64>::default();
+        let slab = Slab::<AtomicU64, u64>::default();
         let taken: Vec<u32> = (0..600).map(|_| slab.take(|_| false).unwrap().0).collect();
         assert_eq!(taken, (0..600).collect::<Vec<_>>());
         slab.give_back(7, 1);
         assert_eq!(slab.take(|stamp| stamp < 1).unwrap().0, 600);
         assert_eq!(slab.take(|stamp| stamp <= 1).unwrap().0, 7);
         assert_eq!(slab.end(), 601);
-        assert!(slab.get(600).is_some() && slab.get(768).is_none());
+        assert!(slab.get(600).is_some() && slab.get(640).is_none());
     }
 
     #[test]
     fn threads_that_take_at_once_get_different_slots() {
-        let slab = Slab::<AtomicU64>::default();
+        let slab = Slab::<AtomicU64, u64>::default();
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
@@ -140,6 +215,12 @@ mod tests {
                 });
             }
         });
+        let mut locked = Locked::default();
+        for id in 0..20_000 {
+            *locked.body(&slab.get(id).unwrap()) += 1;
+        }
+        drop(locked);
+        assert!((0..20_000).all(|id| *slab.get(id).unwrap().lock() == 1));
         assert!((0..20_000).all(|id| slab.get(id).unwrap().load(Ordering::Relaxed) == 1));
     }
 }
