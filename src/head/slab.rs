@@ -79,7 +79,13 @@ impl<'a, H, B> Slot<'a, H, B> {
 /// Bodies that are locked one after another: the lock is kept as long as they are of one page.
 #[derive(Debug)]
 pub(super) struct Locked<'a, H, B> {
-    held: Option<(&'a Page<H, B>, MutexGuard<'a, [B; PAGE]>)>,
+    held: Option<Held<'a, H, B>>,
+}
+
+#[derive(Debug)]
+struct Held<'a, H, B> {
+    page: &'a Page<H, B>,
+    bodies: MutexGuard<'a, [B; PAGE]>,
 }
 
 impl<H, B> Default for Locked<'_, H, B> {
@@ -93,12 +99,12 @@ impl<'a, H, B> Locked<'a, H, B> {
     #[inline]
     #[expect(clippy::indexing_slicing, reason = "a slot is made with an index that its page has")]
     pub(super) fn body(&mut self, slot: &Slot<'a, H, B>) -> &mut B {
-        if !self.held.as_ref().is_some_and(|(page, _)| std::ptr::eq(*page, slot.page)) {
+        if !self.held.as_ref().is_some_and(|held| std::ptr::eq(held.page, slot.page)) {
             // Given back before the next one is taken: never two at a time.
             self.held = None;
         }
-        let (_, bodies) = self.held.get_or_insert_with(|| (slot.page, slot.page.bodies.lock()));
-        &mut bodies[slot.index]
+        let held = self.held.get_or_insert_with(|| Held { page: slot.page, bodies: slot.page.bodies.lock() });
+        &mut held.bodies[slot.index]
     }
 }
 
