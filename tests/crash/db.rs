@@ -1,5 +1,6 @@
 //! Crashes of a whole database: appends, cuts of the head into blocks, shortening of the log, flush, close.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -204,4 +205,40 @@ fn retention_takes_the_oldest_blocks_alone() {
         script.db.maintain().unwrap();
     }
     assert!(script.history.check_every_crash(script.started, recover) > 100);
+}
+
+/// Two appenders for a series that neither has seen, step by step in every order, also if the one that made the series
+/// gives up: whoever is acknowledged finds its samples again, and their series with them.
+#[test]
+fn two_appenders_that_race_on_a_new_series_lose_nothing_in_any_order() {
+    const ORDERS: [&str; 6] = ["AaBb", "ABab", "ABba", "BAab", "BAba", "BbAa"];
+    for (order, gives_up) in ORDERS.iter().flat_map(|order| [(order, false), (order, true)]) {
+        let mut script = Script::new(options(Durability::Sync));
+        let mut appenders = BTreeMap::new();
+        for step in order.chars() {
+            let keys =
+                if step.eq_ignore_ascii_case(&'a') { [(1, at(1)), (2, at(1))] } else { [(1, at(2)), (3, at(2))] };
+            match step {
+                'A' | 'B' => {
+                    let mut appender = script.db.appender();
+                    for key in keys {
+                        script.history.begin(key, value(key).to_bits());
+                        // The other may have been there with something newer.
+                        let _ = appender.append(None, &labels(key.0), key.1, value(key));
+                    }
+                    appenders.insert(step.to_ascii_lowercase(), appender);
+                }
+                'a' if gives_up => appenders.remove(&step).unwrap().rollback(),
+                _ => {
+                    appenders.remove(&step).unwrap().commit().unwrap();
+                    let now = read(&script.db.source()).unwrap();
+                    script
+                        .history
+                        .acknowledge(&keys.into_iter().filter(|key| now.contains_key(key)).collect::<Vec<_>>());
+                    script.history.synced();
+                }
+            }
+        }
+        assert!(script.history.check_every_crash(script.started, recover) > 5, "{order}");
+    }
 }
