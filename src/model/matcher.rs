@@ -180,6 +180,12 @@ impl Matcher {
         }
     }
 
+    /// The automaton of an expression, without any short cut: what a matcher is compared with.
+    #[cfg(any(test, feature = "testkit"))]
+    pub(crate) fn automaton(pattern: &str) -> Option<Regex> {
+        regex::compile(pattern, &regex::parse(pattern).ok()?).ok()
+    }
+
     /// The values that a regular expression matches, sorted, if they are few and it matches nothing else. It is the
     /// expression's answer: a negative matcher refuses these.
     #[must_use]
@@ -317,8 +323,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
         #[test]
         fn the_simple_form_answers_as_the_automaton_does(pattern in pattern(), values in prop::collection::vec("[abAB1ü\n]{0,6}", 20)) {
-            let hir = regex::parse(&pattern).unwrap();
-            let automaton = regex::compile(&pattern, &hir).unwrap();
+            let automaton = Matcher::automaton(&pattern).unwrap();
             let matcher = matcher(&pattern);
             for value in values {
                 let expected = automaton.is_match(&value);

@@ -6,10 +6,12 @@
 //! panics when it has found something. A decoder's function also holds what was decoded against a second way to get it:
 //! "does not panic" alone finds little.
 
+mod block;
 mod chunk;
 mod input;
 mod wal;
 
+pub use block::{index, matcher, meta_json, segment, tombstones};
 pub use chunk::{
     chunk_float_histogram, chunk_histogram, chunk_histogram_round_trip, chunk_st, chunk_writer, chunk_xor,
     chunk_xor_round_trip, chunk_xor2, chunk_xor2_round_trip,
@@ -30,6 +32,11 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("chunk_xor2", chunk_xor2),
     ("chunk_xor2_round_trip", chunk_xor2_round_trip),
     ("chunk_xor_round_trip", chunk_xor_round_trip),
+    ("index", index),
+    ("matcher", matcher),
+    ("meta_json", meta_json),
+    ("segment", segment),
+    ("tombstones", tombstones),
     ("wal_record", wal_record),
     ("wal_segment", wal_segment),
     ("wal_segment_round_trip", wal_segment_round_trip),
