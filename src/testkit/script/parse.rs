@@ -170,7 +170,7 @@ pub fn parse_script(text: &str) -> Vec<Result<Command, ScriptError>> {
         let line = blocks.line;
         let error = |message: String| ScriptError { line, message };
         let (word, rest) = split_word(head);
-        let body = blocks.body();
+        let body = if word.eq_ignore_ascii_case("clear") { Vec::new() } else { blocks.body() };
         commands.push(match word.to_ascii_lowercase().as_str() {
             "clear" => Ok(Command::Clear),
             "load" => load(line, rest, false, &body).map(Command::Load),
@@ -418,9 +418,12 @@ mod tests {
 
     #[test]
     fn a_file_is_commands_with_the_lines_below_them() {
-        let commands =
-            parse_script("# a test\nload 1m\n  a 1 2\n  b{c=\"d\"} 3\n\neval instant at 1m a\n a 2\n\nclear\n");
-        let [Ok(Command::Load(load)), Ok(Command::Eval(eval)), Ok(Command::Clear)] = commands.as_slice() else {
+        let commands = parse_script(
+            "# a test\nload 1m\n  a 1 2\n  b{c=\"d\"} 3\n\neval instant at 1m a\n a 2\n\nclear\nload 1m\n",
+        );
+        let [Ok(Command::Load(load)), Ok(Command::Eval(eval)), Ok(Command::Clear), Ok(Command::Load(_))] =
+            commands.as_slice()
+        else {
             panic!("{commands:?}");
         };
         assert_eq!((load.line, load.interval, load.series.len()), (2, 60_000, 2));
