@@ -214,7 +214,14 @@ impl Eq for Matcher {}
 
 impl fmt::Display for Matcher {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}{}{}", self.name, self.op.as_str(), Quoted(&self.value))
+        let plain = self.name.starts_with(|c: char| c == '_' || c.is_ascii_alphabetic())
+            && self.name.chars().all(|c| c == '_' || c.is_ascii_alphanumeric());
+        if plain {
+            out.write_str(&self.name)?;
+        } else {
+            fmt::Display::fmt(&Quoted(&self.name), out)?;
+        }
+        write!(out, "{}{}", self.op.as_str(), Quoted(&self.value))
     }
 }
 
@@ -226,6 +233,12 @@ mod tests {
 
     fn matcher(pattern: &str) -> Matcher {
         Matcher::new(MatchOp::Regex, "a", pattern).unwrap()
+    }
+
+    #[test]
+    fn a_name_that_is_no_plain_one_is_quoted() {
+        assert_eq!(Matcher::equal("a.b", "c").to_string(), r#""a.b"="c""#);
+        assert_eq!(Matcher::equal("a_1", "c").to_string(), r#"a_1="c""#);
     }
 
     #[test]

@@ -324,8 +324,8 @@ impl<'q> VectorBinary<'q> {
     }
 
     fn fills(&self) -> (Option<f64>, Option<f64>) {
-        let Matching { fill_left, fill_right, .. } = self.matching;
-        if self.swapped { (fill_right, fill_left) } else { (fill_left, fill_right) }
+        // As in the original: with `group_right` the sides are swapped, but the values for them are not.
+        (self.matching.fill_left, self.matching.fill_right)
     }
 
     /// Finds the pairs and the series that they result in.
@@ -493,10 +493,9 @@ impl<'q> VectorBinary<'q> {
         let group =
             info(index).without(|name| if matching.on { !listed(name) } else { listed(name) || name == METRIC_NAME });
         let side = if self.swapped { "left" } else { "right" };
+        let (first, second) = (info(index).min(info(earlier)), info(index).max(info(earlier)));
         invalid(format!(
-            "found duplicate series for the match group {group} on the {side} hand-side of the operation: [{}, {}];many-to-many matching not allowed: matching labels must be unique on one side",
-            info(index),
-            info(earlier)
+            "found duplicate series for the match group {group} on the {side} hand-side of the operation: [{first}, {second}];many-to-many matching not allowed: matching labels must be unique on one side"
         ))
     }
 }

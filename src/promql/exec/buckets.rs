@@ -72,7 +72,6 @@ pub(super) fn build<'q>(cx: &'q Context<'q>, call: &'q Call, grid: Grid) -> Resu
             _ => series.extend(unnamed.iter().cloned()),
         }
     }
-    let first = call.args.first().map_or(call.span, Expr::span);
     let operator = Box::new(HistogramFunction {
         cx,
         wanted,
@@ -81,7 +80,6 @@ pub(super) fn build<'q>(cx: &'q Context<'q>, call: &'q Call, grid: Grid) -> Resu
         series,
         grid,
         classic: classic.span(),
-        native: first,
         columns: Vec::new(),
     });
     Ok(if collide || label.is_some() { distinct(operator, Collision::AtStep) } else { operator })
@@ -139,10 +137,9 @@ struct HistogramFunction<'q> {
     groups: Groups,
     series: Vec<SeriesInfo>,
     grid: Grid,
-    /// Where remarks on classic histograms point.
+    /// Where remarks on histograms point.
     classic: Span,
     /// Where remarks on native histograms point.
-    native: Span,
     columns: Vec<Column>,
 }
 
@@ -197,7 +194,7 @@ impl Operator for HistogramFunction<'_> {
                     self.cx.remark(Remark::MixedClassicNative(name.to_owned()), self.classic);
                     continue;
                 }
-                let remarks = ops::Remarks { cx: self.cx, name, span: self.native };
+                let remarks = ops::Remarks { cx: self.cx, name, span: self.classic };
                 let value = match wanted {
                     Wanted::Quantile(quantiles) => native_quantile(quantiles[step], histogram, &remarks),
                     Wanted::Fraction(lower, upper) => native_fraction(lower[step], upper[step], histogram, &remarks),
