@@ -7,10 +7,12 @@ use parking_lot::RwLock;
 
 use super::Retention;
 use super::retention::{Kept, expired};
-use crate::block::{Block, BlockMeta, CREATING, DELETING, Ulid};
+use crate::block::{Block, BlockMeta, BlockRead, CREATING, DELETING, Ulid};
 use crate::codec::FixedSet;
 use crate::error::Result;
 use crate::fs::{DirEntry, Env, with_suffix};
+use crate::index::ChunkMeta;
+use crate::model::{Labels, Matcher, TimeRange};
 
 /// What old versions of Prometheus wrote for [`CREATING`].
 const OLD_TEMPORARY: &str = ".tmp";
@@ -129,6 +131,43 @@ impl Blocks {
             self.remove(*ulid)?;
         }
         Ok(dropped)
+    }
+
+    /// Marks the samples in `range` of all series that pass `matchers` as deleted; how many series of blocks had any. A
+    /// crash in between leaves some blocks with and some without.
+    pub(super) fn delete(&self, range: TimeRange, matchers: &[Matcher]) -> Result<u64> {
+        let fs = self.env.fs.as_ref();
+        let (mut labels, mut chunks, mut deleted) = (Labels::empty(), Vec::new(), 0);
+        for (index, block) in self.all().iter().enumerate() {
+            let Some(range) = block.meta().time_range().intersect(&range) else { continue };
+            let mut tombstones = block.all_tombstones().clone();
+            let before = deleted;
+            for id in block.select(matchers)? {
+                block.series(id, &mut labels, &mut chunks)?;
+                let touched = |chunk: &&ChunkMeta| TimeRange::new(chunk.min_time, chunk.max_time).overlaps(&range);
+                let first = chunks.iter().find(touched).map(|chunk| chunk.min_time);
+                let last = chunks.iter().rfind(touched).map(|chunk| chunk.max_time);
+                if let (Some(first), Some(last)) = (first, last)
+                    && let Some(span) = range.intersect(&TimeRange::new(first, last))
+                {
+                    tombstones.add(id, span);
+                    deleted += 1;
+                }
+            }
+            if deleted == before {
+                continue;
+            }
+            tombstones.write(fs, block.dir())?;
+            let mut meta = block.meta().clone();
+            meta.stats.num_tombstones = tombstones.len() as u64;
+            meta.write(fs, block.dir())?;
+            let block = Arc::new(Block::open(fs, block.dir())?);
+            let mut current = self.current.write();
+            if let Some(served) = Arc::make_mut(&mut current.blocks).get_mut(index) {
+                *served = block;
+            }
+        }
+        Ok(deleted)
     }
 
     /// Removes what a process that died was writing or removing: for the directory's owner.

@@ -48,6 +48,7 @@ impl Default for State {
 impl Inner {
     pub(super) fn maintain(&self) -> Result<Maintenance> {
         let mut state = self.maintenance.lock();
+        self.check_open()?;
         let mut done = Maintenance::default();
         let result = self.round(&mut state, &mut done, Self::full_range);
         self.finish(result, done)
@@ -55,6 +56,7 @@ impl Inner {
 
     pub(super) fn flush(&self) -> Result<Maintenance> {
         let mut state = self.maintenance.lock();
+        self.check_open()?;
         let mut done = Maintenance::default();
         // What comes after this moment is not flushed.
         let until = self.head.max_time();

@@ -213,17 +213,23 @@ impl Db {
         self.inner.flush()
     }
 
-    /// Deletes the samples in `range` of all series that pass `matchers`.
+    /// Deletes the samples in `range` of all series that pass `matchers`; without matchers, of all. They are hidden at
+    /// once, and gone from the disk when their block is next written. What comes later is not deleted. Returns how many
+    /// series had any, counted for the head and each block.
     ///
     /// # Errors
-    /// `Unsupported`: always for a database that is append-only; otherwise not built yet.
-    pub fn delete(&self, range: TimeRange, matchers: &[Matcher]) -> Result<()> {
-        let _ = (range, matchers);
-        let reason = match self.inner.options.append_only {
-            true => "the database is append-only: nothing is deleted from it",
-            false => "not supported yet: deleting samples",
-        };
-        Err(Error::new(ErrorKind::Unsupported, reason))
+    /// `Unsupported` for a database that is append-only; `Corrupt`, `Io`, `Full`: some may be deleted already, and asking
+    /// again finishes it.
+    pub fn delete(&self, range: TimeRange, matchers: &[Matcher]) -> Result<u64> {
+        if self.inner.options.append_only {
+            let reason = "the database is append-only: nothing is deleted from it";
+            return Err(Error::new(ErrorKind::Unsupported, reason));
+        }
+        // No block is cut or dropped meanwhile.
+        let _turn = self.inner.maintenance.lock();
+        self.inner.check_open()?;
+        let in_head = self.inner.head.delete(range, matchers)?;
+        Ok(in_head + self.inner.blocks.delete(range, matchers)?)
     }
 
     /// What is here and how it is.
@@ -245,6 +251,13 @@ impl Db {
 impl Inner {
     fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.is_closed() {
+            return Err(Error::new(ErrorKind::NotReady, format!("{}: the database is closed", self.dir.display())));
+        }
+        Ok(())
     }
 
     fn close(&self) -> Result<()> {

@@ -2,7 +2,7 @@ use super::*;
 use crate::block::{BlockMeta, CREATING, HINT_OUT_OF_ORDER};
 use crate::budget::Budget;
 use crate::fs::sim::SimHandle;
-use crate::model::Labels;
+use crate::model::{Labels, MatchOp};
 use crate::query::{SelectRequest, Source, series_samples};
 use crate::wal::Durability;
 use std::time::Duration;
@@ -280,6 +280,29 @@ fn maintenance_that_fails_is_told_and_done_the_next_time() {
     assert_eq!(content(&db.source()), expected(0..8));
     fill(&db, 8..9);
     assert_eq!(content(&db.source()), expected(0..9));
+}
+
+#[test]
+fn deleted_samples_are_gone_from_head_and_blocks_and_stay_so() {
+    let (env, machine) = machine();
+    let db = open(&env);
+    fill(&db, 0..8);
+    db.maintain().unwrap();
+    let one = [Matcher::new(MatchOp::Equal, "n", "1").unwrap()];
+    // From the middle of a block, over one, into the head, which begins at six.
+    let range = TimeRange::new(START + HOUR, START + 7 * HOUR - 1);
+    assert_eq!(db.delete(range, &one).unwrap(), 4);
+    let mut expected = expected(0..8);
+    expected[1].1.retain(|(t, _)| !range.contains(*t));
+    assert_eq!(content(&db.source()), expected);
+    assert_eq!(db.delete(TimeRange::new(0, 1), &one).unwrap(), 0);
+    let env = machine.kill();
+    let db = open(&env);
+    assert_eq!(content(&db.source()), expected, "after a kill");
+    db.flush().unwrap();
+    assert_eq!(content(&db.source()), expected, "cut without them");
+    let tombstones: Vec<_> = db.status().blocks.iter().map(|block| block.meta.stats.num_tombstones).collect();
+    assert_eq!(tombstones, [1, 1, 1, 0]);
 }
 
 #[test]
