@@ -635,3 +635,104 @@ impl Words<'_> {
         Ok(words)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::fs::Env;
+    use crate::index::{Index, PostingsSource};
+
+    type Model = BTreeMap<Labels, Vec<ChunkMeta>>;
+
+    /// Series of few names and values, with chunks that ascend through all of them.
+    fn model() -> impl Strategy<Value = Model> {
+        let labels = prop::collection::btree_map("[a-d]", "[x-z]{1,3}|ü", 1..4);
+        prop::collection::vec((labels, prop::collection::vec((0..90i64, 0..90i64), 0..4)), 0..40).prop_map(|series| {
+            let mut model: Model = series
+                .into_iter()
+                .map(|(labels, spans)| {
+                    let mut t = -500;
+                    let chunks = spans.into_iter().map(|(gap, len)| {
+                        let min_time = t + 1 + gap;
+                        t = min_time + len;
+                        ChunkMeta { reference: 0, min_time, max_time: t }
+                    });
+                    (Labels::from_pairs(labels), chunks.collect())
+                })
+                .collect();
+            for (number, chunk) in model.values_mut().flatten().enumerate() {
+                chunk.reference = 8 + (number as u64) * 40 + ((number as u64 / 7) << 32);
+            }
+            model
+        })
+    }
+
+    fn write(model: &Model, spill_words: usize, ids_a_pass: usize) -> (Env, Vec<SeriesId>) {
+        let (env, _) = Env::simulated(1);
+        let mut writer = IndexWriter::with_limits(&env.fs, Path::new("/index"), spill_words, ids_a_pass).unwrap();
+        let symbols: std::collections::BTreeSet<&str> =
+            model.keys().flat_map(|labels| labels.iter().flat_map(|(name, value)| [name, value])).collect();
+        symbols.into_iter().for_each(|symbol| writer.add_symbol(symbol).unwrap());
+        let ids = model.iter().map(|(labels, chunks)| writer.add_series(labels, chunks).unwrap()).collect();
+        let len = writer.finish().unwrap();
+        assert_eq!(env.fs.stat(Path::new("/index")).unwrap().map(|stat| stat.len), Some(len));
+        (env, ids)
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_back_and_memory_makes_no_difference(model in model(), spill in 1..60usize, pass in 1..20usize) {
+            let (env, ids) = write(&model, spill, pass);
+            let bytes = env.fs.read(Path::new("/index")).unwrap();
+            prop_assert_eq!(env.fs.list(Path::new("/")).unwrap().len(), 1, "nothing temporary is left");
+            let (roomy, _) = write(&model, SPILL_WORDS, IDS_A_PASS);
+            prop_assert!(roomy.fs.read(Path::new("/index")).unwrap() == bytes);
+
+            let index = Index::open("index", bytes.into()).unwrap();
+            index.verify(|_, _, _| Ok(())).unwrap();
+            let all: Vec<_> = index.all().unwrap().into_vec().into_iter().map(SeriesId).collect();
+            prop_assert_eq!(&all, &ids);
+            let (mut labels, mut chunks) = (Labels::empty(), Vec::new());
+            for (id, (expected, expected_chunks)) in ids.iter().zip(&model) {
+                index.series(*id, &mut labels, &mut chunks).unwrap();
+                prop_assert_eq!((&labels, &chunks), (expected, expected_chunks));
+            }
+            let mut pairs: BTreeMap<(&str, &str), Vec<u32>> = BTreeMap::new();
+            for (id, labels) in ids.iter().zip(model.keys()) {
+                labels.iter().for_each(|pair| pairs.entry(pair).or_default().push(id.0));
+            }
+            for (pair, expected) in &pairs {
+                prop_assert_eq!(&index.postings(pair.0, pair.1).unwrap().into_vec(), expected);
+            }
+            let found = index.pairs().skip(1).map(|pair| pair.map(|(name, value, list)| ((name, value), list.into_vec())));
+            prop_assert_eq!(found.collect::<Result<Vec<_>, _>>().unwrap(), pairs.into_iter().collect::<Vec<_>>());
+        }
+    }
+
+    fn writer() -> IndexWriter {
+        let mut writer = IndexWriter::create(&Env::simulated(1).0.fs, Path::new("/index")).unwrap();
+        ["a", "b", "c"].iter().for_each(|symbol| writer.add_symbol(symbol).unwrap());
+        writer
+    }
+
+    #[test]
+    fn what_is_out_of_order_is_refused() {
+        let chunk = |reference, min_time, max_time| ChunkMeta { reference, min_time, max_time };
+        let (ab, bc) = (Labels::from_pairs([("a", "b")]), Labels::from_pairs([("b", "c")]));
+        assert!(writer().add_symbol("b").is_err());
+        assert!(writer().add_series(&Labels::empty(), &[]).is_err());
+        assert!(writer().add_series(&Labels::from_pairs([("a", "d")]), &[]).is_err());
+        assert!(writer().add_series(&ab, &[chunk(8, 5, 4)]).is_err());
+        assert!(writer().add_series(&ab, &[chunk(8, 1, 4), chunk(9, 4, 6)]).is_err());
+        assert!(writer().add_series(&ab, &[chunk(8, 1, 4), chunk(7, 5, 6)]).is_err());
+        let mut writer = writer();
+        writer.add_series(&bc, &[chunk(9, 1, 2)]).unwrap();
+        assert!(writer.add_series(&bc, &[]).is_err());
+        assert!(writer.add_series(&ab, &[]).is_err());
+        assert!(writer.add_symbol("d").is_err());
+    }
+}
