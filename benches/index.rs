@@ -1,6 +1,6 @@
 //! The index by itself: writing, set operations, selection, label sets.
 
-#![expect(clippy::unwrap_used, missing_docs, reason = "a benchmark fails as a test does")]
+#![expect(clippy::unwrap_used, reason = "a benchmark fails as a test does")]
 
 use std::hint::black_box;
 use std::path::Path;
