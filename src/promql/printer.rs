@@ -224,9 +224,16 @@ impl Display for OffsetSuffix<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Extent::Fixed(0) => Ok(()),
+            // Without parentheses it would end before its operator. The original leaves them out.
+            Extent::Expr(expr) if is_open_arithmetic(expr) => write!(out, " offset ({expr})"),
             offset => write!(out, " offset {offset}"),
         }
     }
+}
+
+fn is_open_arithmetic(expr: &DurationExpr) -> bool {
+    let DurationExpr::Binary { op, wrapped, .. } = expr else { return false };
+    !wrapped && !matches!(op, DurationOp::MinOf | DurationOp::MaxOf)
 }
 
 impl Display for Edges {

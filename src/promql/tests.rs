@@ -50,6 +50,7 @@ fn a_query_is_written_canonically() {
         ("a * on(x) group_left(y) fill_right(1e6) b", "a * on (x) group_left (y) fill_right (1e+06) b"),
         ("foo[step() * 2 + max_of(1m, range())]", "foo[step() * 2 + max_of(1m, range())]"),
         ("sum offset 5m + by", "sum offset 5m + by"),
+        ("rate(foo[5m] offset (1h) + 5m)", "rate(foo[5m] offset (1h + 5m))"),
         ("0x1F + 1_000 - +Inf", "31 + 1000 - +Inf"),
         ("# a comment\nfoo # and another", "foo"),
         ("h </ 2 >/ 1", "h </ 2 >/ 1"),

@@ -9,6 +9,8 @@
 mod block;
 mod chunk;
 mod input;
+#[cfg(feature = "promql")]
+mod promql;
 mod wal;
 
 pub use block::{index, matcher, meta_json, segment, tombstones};
@@ -16,6 +18,8 @@ pub use chunk::{
     chunk_float_histogram, chunk_histogram, chunk_histogram_round_trip, chunk_st, chunk_writer, chunk_xor,
     chunk_xor_round_trip, chunk_xor2, chunk_xor2_round_trip,
 };
+#[cfg(feature = "promql")]
+pub use promql::{promql_parse, promql_script};
 pub use wal::{wal_record, wal_segment, wal_segment_round_trip};
 
 /// A fuzz target's body.
@@ -35,6 +39,10 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("index", index),
     ("matcher", matcher),
     ("meta_json", meta_json),
+    #[cfg(feature = "promql")]
+    ("promql_parse", promql_parse),
+    #[cfg(feature = "promql")]
+    ("promql_script", promql_script),
     ("segment", segment),
     ("tombstones", tombstones),
     ("wal_record", wal_record),
