@@ -11,6 +11,8 @@ mod chunk;
 mod input;
 #[cfg(feature = "promql")]
 mod promql;
+#[cfg(feature = "wire")]
+mod remote_write;
 mod wal;
 
 pub use block::{index, matcher, meta_json, segment, tombstones};
@@ -20,6 +22,8 @@ pub use chunk::{
 };
 #[cfg(feature = "promql")]
 pub use promql::{promql_parse, promql_script};
+#[cfg(feature = "wire")]
+pub use remote_write::{remote_write_v1, remote_write_v2};
 pub use wal::{wal_record, wal_segment, wal_segment_round_trip};
 
 /// A fuzz target's body.
@@ -43,6 +47,10 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("promql_parse", promql_parse),
     #[cfg(feature = "promql")]
     ("promql_script", promql_script),
+    #[cfg(feature = "wire")]
+    ("remote_write_v1", remote_write_v1),
+    #[cfg(feature = "wire")]
+    ("remote_write_v2", remote_write_v2),
     ("segment", segment),
     ("tombstones", tombstones),
     ("wal_record", wal_record),
