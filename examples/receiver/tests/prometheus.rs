@@ -1,0 +1,163 @@
+//! A real Prometheus scrapes, sends what it scraped to the receiver, and the receiver answers what Prometheus would.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+#[expect(dead_code, reason = "killed.rs uses the rest")]
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use common::{Program, Scratch, api, free_port};
+use serde_json::Value;
+
+const STEP: &str = "5";
+
+/// One of each kind that a dashboard is made of.
+const QUERIES: [&str; 10] = [
+    "rate(prometheus_http_requests_total[15s])",
+    "sum by (mode) (rate(node_cpu_seconds_total[20s]))",
+    "avg_over_time(node_memory_MemAvailable_bytes[20s])",
+    "histogram_quantile(0.9, sum by (le, handler) (rate(prometheus_http_request_duration_seconds_bucket[30s])))",
+    "topk(3, node_filesystem_size_bytes + node_filesystem_files)",
+    "rate(node_cpu_seconds_total[20s]) * on (instance) group_left (nodename, release) node_uname_info",
+    "{__name__=~\"node_memory_.+_bytes\", job!~\"prom.*\"}",
+    "increase(prometheus_tsdb_head_samples_appended_total[15s] offset 10s)",
+    "max_over_time(deriv(process_resident_memory_bytes[10s])[30s:5s])",
+    "count by (job, __name__) ({job=~\".+\"})",
+];
+
+fn find(name: &str) -> Option<PathBuf> {
+    let path = PathBuf::from("/usr/bin").join(name);
+    path.exists().then_some(path)
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
+}
+
+fn scalar(port: u16, query: &str, time: &str) -> Option<f64> {
+    let data = api(port, "query", &[("query", query), ("time", time)]);
+    data["result"].get(0)?["value"][1].as_str()?.parse().ok()
+}
+
+/// The series of a matrix by their labels.
+fn matrix(data: &Value) -> BTreeMap<String, &Vec<Value>> {
+    let result = data["result"].as_array().unwrap().iter();
+    result.map(|series| (series["metric"].to_string(), series["values"].as_array().unwrap())).collect()
+}
+
+fn equal(a: &str, b: &str) -> bool {
+    let (a, b): (f64, f64) = (a.parse().unwrap(), b.parse().unwrap());
+    a == b || a.is_nan() && b.is_nan() || (a - b).abs() <= 1e-12 * a.abs().max(b.abs())
+}
+
+fn compare(query: &str, ours: &Value, theirs: &Value) -> usize {
+    let (ours, theirs) = (matrix(ours), matrix(theirs));
+    let names = |matrix: &BTreeMap<String, &Vec<Value>>| matrix.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&ours), names(&theirs), "series of {query}");
+    assert!(!ours.is_empty(), "nothing is found for {query}");
+    let mut points = 0;
+    for (labels, values) in ours {
+        let others = theirs[&labels];
+        let times = |values: &Vec<Value>| values.iter().map(|point| point[0].to_string()).collect::<Vec<_>>();
+        assert_eq!(times(values), times(others), "times of {query} for {labels}");
+        for (a, b) in values.iter().zip(others) {
+            let (x, y) = (a[1].as_str().unwrap(), b[1].as_str().unwrap());
+            assert!(equal(x, y), "{query} for {labels} at {}: {x}, Prometheus says {y}", a[0]);
+            points += 1;
+        }
+    }
+    points
+}
+
+#[test]
+#[ignore = "needs Debian's prometheus and prometheus-node-exporter, and NARTHEX_REFERENCE; takes a minute and a half"]
+fn what_prometheus_sends_is_answered_as_prometheus_would() {
+    let (Some(prometheus), Some(node_exporter)) = (find("prometheus"), find("prometheus-node-exporter")) else {
+        return println!("skipped: Debian's prometheus or prometheus-node-exporter is not installed");
+    };
+    let Some(reference) = std::env::var_os("NARTHEX_REFERENCE") else {
+        return println!("skipped: NARTHEX_REFERENCE does not name the program");
+    };
+    let scratch = Scratch::new("prometheus");
+    let dir = scratch.0.as_path();
+    let receiver = Program::receiver(dir, &[]);
+
+    let node_port = free_port();
+    let mut command = Command::new(node_exporter);
+    command.arg(format!("--web.listen-address=127.0.0.1:{node_port}"));
+    let node = Program::start(command, node_port, &dir.join("node.log"));
+    node.wait_for("/metrics");
+
+    let port = free_port();
+    let config = format!(
+        "global: {{scrape_interval: 1s, external_labels: {{cluster: test}}}}\n\
+         scrape_configs:\n\
+         - {{job_name: prometheus, static_configs: [{{targets: ['127.0.0.1:{port}']}}]}}\n\
+         - {{job_name: node, static_configs: [{{targets: ['127.0.0.1:{node_port}']}}]}}\n\
+         - {{job_name: receiver, static_configs: [{{targets: ['127.0.0.1:{receiver}']}}]}}\n\
+         remote_write:\n\
+         - url: http://127.0.0.1:{receiver}/api/v1/write\n  \
+           queue_config: {{batch_send_deadline: 1s, min_shards: 2, max_shards: 4}}\n",
+        receiver = receiver.port
+    );
+    std::fs::write(dir.join("prometheus.yml"), config).unwrap();
+    let mut command = Command::new(prometheus);
+    command.arg(format!("--config.file={}", dir.join("prometheus.yml").display()));
+    command.arg(format!("--storage.tsdb.path={}", dir.join("prometheus").display()));
+    command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
+    let sender = Program::start(command, port, &dir.join("prometheus.log"));
+    sender.wait_for("/-/ready");
+    let begin = now();
+    std::thread::sleep(Duration::from_secs(60));
+
+    // The window begins when all targets are scraped and ends a while ago: nothing of it is still under way for long.
+    let (start, end) = (begin + 5.0, now() - 5.0);
+    let window = format!("[{}ms]", ((end - start) * 1000.0) as i64);
+    let end_text = format!("{end:.3}");
+    let samples = format!("sum(count_over_time({{__name__=~\".+\"}}{window}))");
+    let series = format!("count(count_over_time({{__name__=~\".+\"}}{window}))");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let counts = |port| (scalar(port, &series, &end_text), scalar(port, &samples, &end_text));
+    let sent = counts(sender.port);
+    while counts(receiver.port) != sent && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    assert_eq!(counts(receiver.port), sent, "series and samples, of the receiver and of the sender");
+    assert!(sent.0.is_some_and(|series| series > 1000.0), "{sent:?}");
+
+    let copied = dir.join("copy");
+    copy(&dir.join("data"), &copied);
+    let reference_port = free_port();
+    let mut command = Command::new(reference);
+    command.arg("serve").arg(&copied).arg(format!("127.0.0.1:{reference_port}"));
+    let reference = Program::start(command, reference_port, &dir.join("reference.log"));
+    reference.wait_for("/api/v1/labels");
+
+    let (start, end) = (format!("{:.3}", end - 40.0), end_text);
+    for query in QUERIES {
+        let parameters = [("query", query), ("start", &*start), ("end", &*end), ("step", STEP)];
+        let ours = api(receiver.port, "query_range", &parameters);
+        let theirs = api(reference.port, "query_range", &parameters);
+        let points = compare(query, &ours, &theirs);
+        println!("{points:5} points equal: {query}");
+    }
+    let (series, samples) = sent;
+    println!("{} series, {} samples", series.unwrap_or(0.0), samples.unwrap_or(0.0));
+}
