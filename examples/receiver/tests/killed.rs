@@ -10,8 +10,10 @@ use std::time::Duration;
 use common::proto::{compress, series};
 use common::{Connection, Program, Scratch, WRITE_HEADERS, api};
 
-/// Requests of one sender are a second apart in the samples' time.
 const T0: i64 = 1_795_268_000_000;
+/// Requests of one sender are so far apart in the samples' time: near enough that no sender runs ahead of the others by
+/// more than the head keeps open.
+const STEP: i64 = 100;
 const SENDERS: usize = 4;
 const SERIES: usize = 50;
 const KILLS: usize = 10;
@@ -26,7 +28,7 @@ fn body(sender: usize, n: i64) -> Vec<u8> {
     let mut message = Vec::new();
     for index in 0..SERIES {
         let labels = [("__name__", "killed"), ("sender", &*sender_name), ("series", &*index.to_string())];
-        message.extend(series(&labels, T0 + n * 1000, value(sender, index, n)));
+        message.extend(series(&labels, T0 + n * STEP, value(sender, index, n)));
     }
     compress(&message)
 }
@@ -49,7 +51,7 @@ fn check(port: u16, next: &[AtomicI64]) -> usize {
     let mut samples = 0;
     for (sender, next) in next.iter().enumerate() {
         let next = next.load(Ordering::Relaxed);
-        let end = (T0 / 1000 + next + 1).to_string();
+        let end = (T0 / 1000 + next * STEP / 1000 + 1).to_string();
         let data = api(port, "query", &[("query", &format!("killed{{sender=\"{sender}\"}}[30d]")), ("time", &end)]);
         let all = data["result"].as_array().unwrap();
         assert_eq!(all.len(), if next > 0 { SERIES } else { all.len() }, "series of sender {sender}");
@@ -63,7 +65,7 @@ fn check(port: u16, next: &[AtomicI64]) -> usize {
                 "sender {sender}, series {index}: {count}, acknowledged {next}"
             );
             for (n, point) in (0..).zip(values) {
-                assert_eq!(point[0].as_f64(), Some((T0 / 1000 + n) as f64), "sender {sender}, series {index}");
+                assert_eq!(point[0].as_f64(), Some((T0 + n * STEP) as f64 / 1000.0), "sender {sender}, series {index}");
                 let text = value(sender, index, n).to_string();
                 assert_eq!(point[1].as_str(), Some(text.as_str()), "sender {sender}, series {index}, sample {n}");
             }
@@ -77,8 +79,8 @@ fn check(port: u16, next: &[AtomicI64]) -> usize {
 #[ignore = "starts and kills the receiver for half a minute"]
 fn killed_ten_times_it_keeps_every_sample_that_it_acknowledged() {
     let scratch = Scratch::new("killed");
-    // Blocks of five minutes: after some hundred requests the head is cut, too.
-    let flags = ["--storage.tsdb.future-bound=0", "--storage.tsdb.min-block-duration=5m", "--log.level=warn"];
+    // Blocks of two minutes: after some thousand requests the head is cut, too.
+    let flags = ["--storage.tsdb.future-bound=0", "--storage.tsdb.min-block-duration=2m", "--log.level=warn"];
     let next: Vec<AtomicI64> = (0..SENDERS).map(|_| AtomicI64::new(0)).collect();
     for kill in 0..KILLS {
         let mut receiver = Program::receiver(&scratch.0, &flags);
