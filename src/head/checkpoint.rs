@@ -6,6 +6,22 @@ use super::{Collected, Head};
 use crate::error::Result;
 use crate::wal::{remove_checkpoints, write_checkpoint};
 
+/// A number in the log that no series has any more: its series record stays as long as any other record of it may.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Gone {
+    /// The last segment in which its records may stand.
+    pub(super) segment: u64,
+    /// The time of its newest sample, or later.
+    pub(super) newest: i64,
+}
+
+impl Gone {
+    /// Whether records of it may be left when a checkpoint up to segment `to` leaves out the samples before `t`.
+    fn outlives(self, to: u64, t: i64) -> bool {
+        self.segment > to || self.newest >= t
+    }
+}
+
 impl Head {
     /// Forgets the samples before `t`, in memory and in the log: blocks have them.
     ///
@@ -48,11 +64,11 @@ impl Head {
             .collect();
         alive.sort_unstable();
         let mut gone = self.gone.lock().clone();
-        gone.retain(|_, segment| *segment > to);
+        gone.retain(|_, gone| gone.outlives(to, t));
         let keep = |reference: u64| alive.binary_search(&reference).is_ok() || gone.contains_key(&reference);
         write_checkpoint(&self.env, log.dir(), to, log.options().compression, t, keep)?;
         log.truncate(to + 1)?;
-        self.gone.lock().retain(|_, segment| *segment > to);
+        self.gone.lock().retain(|_, gone| gone.outlives(to, t));
         remove_checkpoints(self.env.fs.as_ref(), log.dir(), to)?;
         *done = t;
         Ok(())

@@ -17,6 +17,7 @@ use std::time::Duration;
 use roaring::RoaringBitmap;
 use xxhash_rust::xxh64::xxh64;
 
+use super::checkpoint::Gone;
 use super::label_index::{Pair, to_labels};
 use super::{Head, SeriesRef};
 use crate::error::Result;
@@ -189,7 +190,7 @@ impl Head {
                 let mut state = series.lock();
                 if series.tag() & 1 == 1 && state.is_empty() && !state.labels().is_empty() {
                     shard.remove(hash, id);
-                    references.push(series.reference());
+                    references.push((series.reference(), series.newest()));
                     pairs.extend(series.vacate(&mut state));
                     dead.insert(id);
                 }
@@ -210,12 +211,13 @@ impl Head {
         removed
     }
 
-    /// Remembers that records of these series may stand in the log up to the segment that is written to: their series
-    /// records must stay as long.
-    fn forget_references(&self, references: &[u64]) {
+    /// Remembers that records of these series, by number and newest sample, may stand in the log up to the segment that is
+    /// written to: their series records must stay as long.
+    fn forget_references(&self, references: &[(u64, i64)]) {
         if let Some(log) = &self.log {
             let (segment, _) = log.position();
-            self.gone.lock().extend(references.iter().map(|reference| (*reference, segment)));
+            let gone = references.iter().map(|(reference, newest)| (*reference, Gone { segment, newest: *newest }));
+            self.gone.lock().extend(gone);
         }
     }
 }

@@ -135,8 +135,8 @@ pub struct Head {
     truncated: AtomicI64,
     /// Series that are about to be removed.
     marked: Mutex<Vec<gc::Marked>>,
-    /// Series that are gone, by their number in the log, and the last segment in which records of them may stand.
-    gone: Mutex<FixedMap<u64, u64>>,
+    /// Numbers in the log that no series has any more, but whose records may still stand there.
+    gone: Mutex<FixedMap<u64, checkpoint::Gone>>,
     tombstones: HeadTombstones,
     exemplars: Exemplars,
     metadata: MetricMetadata,

@@ -17,6 +17,7 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use parking_lot::Mutex;
 
+use super::checkpoint::Gone;
 use super::error::Refusal;
 use super::isolation::Ticket;
 use super::series::{Applied, Header, SeriesState};
@@ -58,7 +59,9 @@ struct References {
     dense: Vec<u64>,
     sparse: FixedMap<u64, SeriesRef>,
     /// Numbers that stand for a series which has another one now.
-    second: Vec<u64>,
+    second: Vec<(u64, SeriesRef)>,
+    /// Numbers of series that were evicted, and the newest sample of each.
+    evicted: Vec<(u64, i64)>,
     last: u64,
 }
 
@@ -161,7 +164,7 @@ impl Head {
                 let (before, after) = rest.split_at_mut(deletion.unwrap_or(rest.len()));
                 self.replay_run(env, before, &mut references, &mut replayed);
                 let Some((deletion, after)) = after.split_first_mut() else { break };
-                self.replay_deletion(deletion, &references, &mut replayed);
+                self.replay_deletion(deletion, &mut references, &mut replayed);
                 rest = after;
             }
             for record in records {
@@ -174,7 +177,11 @@ impl Head {
         self.last_reference.store(references.last, Release);
         // Records under a second number may stand in any segment up to here.
         let last = replayed.last_segment.unwrap_or(0);
-        self.gone.lock().extend(references.second.iter().map(|reference| (*reference, last)));
+        let newest = |series: SeriesRef| self.known(series).map_or(i64::MIN, |slot| slot.newest());
+        let second = references.second.iter().map(|(reference, series)| (*reference, newest(*series)));
+        let gone =
+            second.chain(references.evicted).map(|(reference, newest)| (reference, Gone { segment: last, newest }));
+        self.gone.lock().extend(gone);
         replayed.series = self.series_count();
         replayed.damage = reader.finish();
         Ok(replayed)
@@ -228,7 +235,7 @@ impl Head {
         for record in records.iter_mut() {
             for (reference, series) in std::mem::take(&mut record.series) {
                 if self.slots.get(series.id()).is_some_and(|slot| slot.reference() != reference) {
-                    references.second.push(reference);
+                    references.second.push((reference, series));
                 }
                 references.insert(reference, series);
             }
@@ -327,7 +334,10 @@ impl Head {
         tally: &mut Tally,
         append: impl FnOnce(&Header, &mut SeriesState) -> Result<Applied, Refusal>,
     ) {
-        let Some(series) = self.slots.get(reference.id()).filter(|_| t >= self.floor.load(Relaxed)) else {
+        let floor = self.floor.load(Relaxed);
+        // Evicted series leave their slots to others.
+        let series = self.slots.get(reference.id()).filter(|slot| t >= floor && slot.tag() == reference.tag());
+        let Some(series) = series else {
             tally.skipped += 1;
             return;
         };
@@ -353,7 +363,7 @@ impl Head {
             }
             Samples::Metadata(entries) => {
                 for (reference, metadata) in entries {
-                    if let Some(series) = self.slots.get(reference.id()) {
+                    if let Some(series) = self.known(reference) {
                         self.metadata.set(&series.lock().metric_name(), &metadata);
                     }
                 }
@@ -362,7 +372,7 @@ impl Head {
         }
     }
 
-    fn replay_deletion(&self, record: &mut Record, references: &References, replayed: &mut Replayed) {
+    fn replay_deletion(&self, record: &mut Record, references: &mut References, replayed: &mut Replayed) {
         let mut deletions = Vec::new();
         record.bad = record::decode_tombstones(&record.bytes, &mut deletions).err().map(|error| error.to_string());
         let mut evicted = Vec::new();
@@ -372,8 +382,11 @@ impl Head {
                 continue;
             };
             if deletion.range == TimeRange::ALL {
-                evicted.push(series);
-            } else {
+                if let Some(slot) = self.known(series) {
+                    references.evicted.push((deletion.reference, slot.newest()));
+                    evicted.push(series);
+                }
+            } else if self.known(series).is_some() {
                 self.tombstones.add(series.id(), deletion.range);
             }
         }
