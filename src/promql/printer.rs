@@ -51,7 +51,7 @@ impl Display for Expr {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Number(node) => node.fmt(out),
-            Self::String(node) => Quoted(&node.value).fmt(out),
+            Self::String(node) => out.write_str(&readable(Quoted(&node.value))),
             Self::Vector(node) => node.fmt(out),
             Self::Matrix(node) => node.fmt(out),
             Self::Subquery(node) => write!(out, "{}{}", node.expr, SubquerySuffix(node)),
@@ -63,6 +63,13 @@ impl Display for Expr {
             Self::StepInvariant(inner) => inner.fmt(out),
         }
     }
+}
+
+/// The text of something in quotes, as it can be read back: the replacement character, which stands for bytes that are no
+/// text, is only accepted when it is spelled out.
+fn readable(quoted: impl Display) -> String {
+    let text = quoted.to_string();
+    if text.contains('\u{fffd}') { text.replace('\u{fffd}', "\\ufffd") } else { text }
 }
 
 impl Display for NumberLiteral {
@@ -261,7 +268,7 @@ impl Display for Bare<'_> {
                 && matcher.value() == name
         };
         let mut matchers: Vec<String> =
-            node.matchers.iter().filter(|matcher| !says_the_name(matcher)).map(ToString::to_string).collect();
+            node.matchers.iter().filter(|matcher| !says_the_name(matcher)).map(readable).collect();
         if !matchers.is_empty() {
             matchers.sort();
             write!(out, "{{{}}}", matchers.join(","))?;

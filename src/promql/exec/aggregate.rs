@@ -1,7 +1,9 @@
 //! Aggregations: one pass over the input, one cell a group and step.
 
 use super::windows::{kahan, nan_first, quantile_sorted};
-use super::{BoxOperator, Column, Context, Held, Ready, SeriesInfo, Steps, invalid, scalar, topk, vector};
+use super::{
+    BoxOperator, Column, Context, Held, Ready, SeriesInfo, Steps, invalid, is_label_name, scalar, topk, vector,
+};
 use crate::codec::FixedMap;
 use crate::error::Result;
 use crate::model::{FloatHistogram, Labels, LabelsBuilder, METRIC_NAME};
@@ -352,7 +354,7 @@ fn count_values<'q>(
     grid: Grid,
 ) -> Result<BoxOperator<'q>> {
     let Expr::String(label) = param.unwrap_parens() else { return Err(invalid("a string is expected here")) };
-    if label.value.is_empty() {
+    if !is_label_name(&label.value) {
         return Err(invalid(format!("invalid label name {:?}", label.value)));
     }
     let mut input = vector(cx, &aggregate.expr, grid)?;

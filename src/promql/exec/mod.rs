@@ -176,6 +176,12 @@ pub(crate) fn invalid(text: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidInput, text.into())
 }
 
+/// Whether a query may give this name to a label. The replacement character stands for bytes that are no text, and those
+/// make no name.
+pub(crate) fn is_label_name(name: &str) -> bool {
+    !name.is_empty() && !name.contains('\u{fffd}')
+}
+
 /// Whether `name` says what a series is rather than where it comes from: those labels go when its meaning changes.
 pub(crate) fn is_metadata(name: &str) -> bool {
     matches!(name, METRIC_NAME | "__type__" | "__unit__")

@@ -6,8 +6,8 @@ use regex_automata::meta::Regex;
 
 use super::windows::nan_first;
 use super::{
-    BoxOperator, Collision, Column, Columnwise, Context, Ready, Renamed, SeriesInfo, distinct, invalid, unsupported,
-    vector,
+    BoxOperator, Collision, Column, Columnwise, Context, Ready, Renamed, SeriesInfo, distinct, invalid, is_label_name,
+    unsupported, vector,
 };
 use crate::error::Result;
 use crate::model::{LabelsBuilder, METRIC_NAME};
@@ -126,7 +126,7 @@ pub(super) fn relabel<'q>(cx: &'q Context<'q>, call: &'q Call, grid: Grid) -> Re
         let regex = regex_syntax::parse(pattern).ok().and_then(|_| Regex::new(&format!("^(?s:{pattern})$")).ok());
         let regex =
             regex.ok_or_else(|| invalid(format!("invalid regular expression in label_replace(): {pattern}")))?;
-        if target.is_empty() {
+        if !is_label_name(target) {
             return Err(bad_target());
         }
         let mut captures = regex.create_captures();
@@ -146,10 +146,10 @@ pub(super) fn relabel<'q>(cx: &'q Context<'q>, call: &'q Call, grid: Grid) -> Re
     } else {
         let separator = string(rest.get(1))?;
         let sources = rest[2.min(rest.len())..].iter().map(|arg| string(Some(arg))).collect::<Result<Vec<_>>>()?;
-        if let Some(bad) = sources.iter().find(|source| source.is_empty()) {
+        if let Some(bad) = sources.iter().find(|source| !is_label_name(source)) {
             return Err(invalid(format!("invalid source label name in label_join(): {bad}")));
         }
-        if target.is_empty() {
+        if !is_label_name(target) {
             return Err(bad_target());
         }
         Box::new(move |info| {
