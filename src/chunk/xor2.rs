@@ -57,7 +57,7 @@ impl Xor2Appender {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            writer: BitWriter::new(vec![0; HEADER]),
+            writer: BitWriter::with_header(HEADER),
             t: 0,
             t_delta: 0,
             base: 0,

@@ -61,7 +61,7 @@ impl<K: Kind> Appender<K> {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            writer: BitWriter::new(vec![0; HEADER]),
+            writer: BitWriter::with_header(HEADER),
             state: State::default(),
             reset: CounterResetHint::Unknown,
             count: 0,
