@@ -1,8 +1,14 @@
 //! Values made of a fuzzer's bytes.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::model::{
-    CUSTOM_BUCKETS_SCHEMA, CounterResetHint, FloatHistogram, Histogram, STALE_NAN_BITS, Sample, Span, Value,
+    BucketIndices, CUSTOM_BUCKETS_SCHEMA, CounterResetHint, FloatHistogram, Histogram, STALE_NAN_BITS, Sample, Span,
+    Value,
 };
+
+/// Buckets by index.
+type Counts = BTreeMap<i64, i64>;
 
 /// Bytes that are taken from the front; zeros when there are no more.
 pub(super) struct Input<'a>(pub(super) &'a [u8]);
@@ -73,6 +79,41 @@ impl Input<'_> {
         spans
     }
 
+    /// Spans that are others, and have the filled buckets of `before` or all of them as well, unless they have none.
+    fn other_spans(&mut self, first_may_be_negative: bool, before: &Counts) -> Vec<Span> {
+        let keep = self.byte() % 8;
+        let fresh = self.spans(first_may_be_negative);
+        if keep == 0 {
+            return fresh;
+        }
+        let mut indices: BTreeSet<_> = BucketIndices::new(&fresh).collect();
+        indices.extend(before.iter().filter(|(_, count)| keep > 4 || **count > 0).map(|(index, _)| index));
+        let mut spans: Vec<Span> = Vec::new();
+        let mut next = 0;
+        for index in indices {
+            match spans.last_mut() {
+                Some(span) if next == index => span.length += 1,
+                _ => spans.push(Span { offset: (index - next) as i32, length: 1 }),
+            }
+            next = index + 1;
+        }
+        spans
+    }
+
+    /// Counts of the buckets in `spans`, as deltas, each somewhat larger than before.
+    fn grown(&mut self, spans: &[Span], before: &Counts) -> Vec<i64> {
+        let mut last = 0;
+        let mut delta = |count: i64| count - std::mem::replace(&mut last, count);
+        let mut grow = |index| {
+            let more = match self.byte() {
+                255 => self.word().cast_signed() >> 20,
+                byte => i64::from(byte % 16),
+            };
+            delta((before.get(&index).copied().unwrap_or(0) + more).clamp(0, 1 << 50))
+        };
+        BucketIndices::new(spans).map(&mut grow).collect()
+    }
+
     /// A valid histogram with integer counts: the last one grown a little, or any.
     pub(super) fn histogram(&mut self, last: &Histogram) -> Histogram {
         let choice = self.byte();
@@ -81,7 +122,7 @@ impl Input<'_> {
         }
         let mut next = last.clone();
         next.counter_reset_hint = CounterResetHint::Unknown;
-        if choice.is_multiple_of(4) || crate::model::is_stale(last.sum) {
+        if choice.is_multiple_of(16) || crate::model::is_stale(last.sum) {
             let custom = choice & 64 != 0;
             next = Histogram {
                 schema: if custom { CUSTOM_BUCKETS_SCHEMA } else { i32::from(self.byte() % 13) - 4 },
@@ -95,6 +136,17 @@ impl Input<'_> {
             next.custom_values.sort_by(f64::total_cmp);
             next.custom_values.dedup();
         }
+        // Other buckets of the same resolution, with the last ones (a chunk is recoded) or without (a reset, if one was in
+        // use; otherwise the histogram is given empty ones).
+        let (before_positive, before_negative): (Counts, Counts) =
+            (next.positive_counts().collect(), next.negative_counts().collect());
+        if choice % 4 == 1 {
+            let custom = next.schema == CUSTOM_BUCKETS_SCHEMA;
+            next.positive_spans = self.other_spans(!custom, &before_positive);
+            if !custom {
+                next.negative_spans = self.other_spans(true, &before_negative);
+            }
+        }
         if choice & 32 != 0 {
             next.counter_reset_hint = self.pick([
                 CounterResetHint::Gauge,
@@ -103,25 +155,8 @@ impl Input<'_> {
                 CounterResetHint::NotCounterReset,
             ]);
         }
-        for (spans, buckets) in
-            [(&next.positive_spans, &mut next.positive_buckets), (&next.negative_spans, &mut next.negative_buckets)]
-        {
-            let buckets_before = std::mem::take(buckets);
-            let mut before = buckets_before.iter().scan(0, |count, delta| {
-                *count += delta;
-                Some(*count)
-            });
-            let mut last_count = 0;
-            for _ in 0..spans.iter().map(|span| span.length).sum() {
-                let grown = match self.byte() {
-                    255 => self.word().cast_signed() >> 20,
-                    byte => i64::from(byte % 16),
-                };
-                let count = (before.next().unwrap_or(0) + grown).clamp(0, 1 << 50);
-                buckets.push(count - last_count);
-                last_count = count;
-            }
-        }
+        next.positive_buckets = self.grown(&next.positive_spans, &before_positive);
+        next.negative_buckets = self.grown(&next.negative_spans, &before_negative);
         if next.schema != CUSTOM_BUCKETS_SCHEMA {
             next.zero_count += u64::from(self.byte() % 4);
         }
