@@ -182,7 +182,7 @@ impl BitWriter {
     pub fn with_header(len: usize) -> Self {
         let mut bytes = Vec::with_capacity(FIRST);
         bytes.resize(len, 0);
-        Self { bytes, free: 0 }
+        Self::new(bytes)
     }
 
     /// Continues after the first `bits` bits of `bytes`; what follows them is cut off.
