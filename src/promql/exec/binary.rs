@@ -6,7 +6,7 @@ use super::distinct::same_labelset;
 use super::scalar::operate;
 use super::{
     BoxOperator, Column, Columnwise, Context, Operator, SeriesInfo, Steps, invalid, is_metadata, scalar, set_op,
-    unsupported, vector,
+    vector,
 };
 use crate::codec::FixedMap;
 use crate::error::Result;
@@ -21,9 +21,6 @@ use crate::promql::plan::Grid;
 /// # Errors
 /// Those of the operands.
 pub(crate) fn build<'q>(cx: &'q Context<'q>, binary: &'q Binary, grid: Grid) -> Result<BoxOperator<'q>> {
-    if matches!(binary.op, BinaryOp::TrimLower | BinaryOp::TrimUpper) {
-        return Err(unsupported(binary.op.as_str()));
-    }
     match (binary.lhs.value_type(), binary.rhs.value_type()) {
         (ValueType::Vector, ValueType::Scalar) => {
             let right = scalar(cx, &binary.rhs, grid)?;
@@ -99,6 +96,8 @@ fn combine(
         (Histogram(l), Float(r)) => match op {
             B::Mul => Some(Outcome::Histogram(ops::scaled_compact(l, r).into())),
             B::Div => Some(Outcome::Histogram(ops::divided_compact(l, r).into())),
+            B::TrimUpper => Some(Outcome::Histogram(ops::trimmed(l, r, true).into())),
+            B::TrimLower => Some(Outcome::Histogram(ops::trimmed(l, r, false).into())),
             _ => None,
         },
         (Histogram(l), Histogram(r)) => match op {
