@@ -27,7 +27,7 @@ impl Remarks<'_, '_> {
         self.cx.remark(remark, self.span);
     }
 
-    fn mixed_schemas(&self) {
+    pub(crate) fn mixed_schemas(&self) {
         self.add(Remark::MixedExponentialCustom(self.name.to_owned()));
     }
 }
@@ -407,6 +407,31 @@ pub(crate) fn scale_column(column: &mut Column, factor: f64) {
     for (_, histogram) in &mut column.histograms {
         scale(Arc::make_mut(histogram), factor);
     }
+}
+
+/// Adds `other`; `None`, and a remark, if they do not go together.
+pub(crate) fn add(histogram: &mut FloatHistogram, other: &FloatHistogram, remarks: &Remarks<'_, '_>) -> Option<()> {
+    told(combine(histogram, other, false, None), "addition", remarks)
+}
+
+/// Subtracts `other`; `None`, and a remark, if they do not go together.
+pub(crate) fn subtract(
+    histogram: &mut FloatHistogram,
+    other: &FloatHistogram,
+    remarks: &Remarks<'_, '_>,
+) -> Option<()> {
+    told(combine(histogram, other, true, None), "subtraction", remarks)
+}
+
+fn told(outcome: Result<Outcome, Incompatible>, operation: &'static str, remarks: &Remarks<'_, '_>) -> Option<()> {
+    let Ok(outcome) = outcome else {
+        remarks.mixed_schemas();
+        return None;
+    };
+    if outcome.reconciled {
+        remarks.add(Remark::MismatchedCustomBuckets(operation));
+    }
+    Some(())
 }
 
 /// `h * factor`

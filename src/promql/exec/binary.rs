@@ -5,8 +5,7 @@ use std::sync::Arc;
 use super::distinct::same_labelset;
 use super::scalar::operate;
 use super::{
-    BoxOperator, Column, Columnwise, Context, Operator, SeriesInfo, Steps, invalid, is_metadata, scalar, set_op,
-    vector,
+    BoxOperator, Column, Columnwise, Context, Operator, SeriesInfo, Steps, invalid, is_metadata, scalar, set_op, vector,
 };
 use crate::codec::FixedMap;
 use crate::error::Result;

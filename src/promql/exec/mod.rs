@@ -24,6 +24,7 @@ mod buckets;
 mod call;
 mod column;
 mod distinct;
+mod edges;
 mod order;
 mod range;
 mod scalar;

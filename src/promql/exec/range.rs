@@ -6,11 +6,11 @@ use super::windows::{
     ExtremeWindow, Samples, Shape, SortedWindow, Window, exact_sums, kahan, nan_first, quantile_sorted,
 };
 use super::{
-    BoxOperator, Column, Context, Operator, Selection, SeriesInfo, invalid, names_differ, scalar, unsupported, vector,
-    without_names,
+    BoxOperator, Column, Context, Operator, Selection, SeriesInfo, edges, invalid, names_differ, scalar, unsupported,
+    vector, without_names,
 };
 use crate::error::Result;
-use crate::model::TimeRange;
+use crate::model::CounterResetHint;
 use crate::promql::annotation::Remark;
 use crate::promql::ast::{Call, Edges, Expr, Span, ValueType};
 use crate::promql::functions::FunctionId;
@@ -33,7 +33,9 @@ pub(crate) fn build<'q>(cx: &'q Context<'q>, call: &'q Call, grid: Grid) -> Resu
         }
     }
     let Some(window) = window else { return Err(unsupported(call.function.name)) };
-    let (input, series, timing, width) = source(cx, window, grid)?;
+    let Windows { input, series, timing, width, edges } = source(cx, window, grid)?;
+    check_edges(edges, call.function.id, call.function.name)?;
+    let (before, after) = around(cx.options.lookback, edges);
     let keeps_name = matches!(call.function.id, FunctionId::FirstOverTime | FunctionId::LastOverTime);
     let named = series;
     // Of what is absent only the absence counts, not what it would be called.
@@ -49,7 +51,8 @@ pub(crate) fn build<'q>(cx: &'q Context<'q>, call: &'q Call, grid: Grid) -> Resu
         input,
         named,
         series,
-        shape: Shape { grid, timing, width },
+        shape: Shape { grid, timing, width, before, after },
+        edges,
         scalars,
         at: match call.args.first() {
             // Prometheus has replaced a subquery by its samples here, and those stand nowhere in the text.
@@ -63,24 +66,67 @@ pub(crate) fn build<'q>(cx: &'q Context<'q>, call: &'q Call, grid: Grid) -> Resu
     Ok(if collide { distinct(operator, Collision::Ever) } else { operator })
 }
 
-fn source<'q>(cx: &'q Context<'q>, window: &'q Expr, grid: Grid) -> Result<(Input<'q>, Vec<SeriesInfo>, Timing, i64)> {
+/// How much more than its window a selector has to see.
+pub(super) fn around(lookback: i64, edges: Edges) -> (i64, i64) {
+    match edges {
+        Edges::Plain => (0, 0),
+        Edges::Anchored => (lookback, 0),
+        Edges::Smoothed => (lookback, lookback),
+    }
+}
+
+/// Most functions cannot do with samples outside their window.
+fn check_edges(edges: Edges, id: FunctionId, name: &str) -> Result<()> {
+    use FunctionId as F;
+    let smoothed = matches!(id, F::Rate | F::Increase | F::Delta);
+    let anchored = smoothed || matches!(id, F::Changes | F::Resets);
+    match edges {
+        Edges::Anchored if !anchored => Err(invalid(format!(
+            "anchored modifier can only be used with: changes, delta, increase, rate, resets - not with {name}"
+        ))),
+        Edges::Smoothed if !smoothed => {
+            Err(invalid(format!("smoothed modifier can only be used with: delta, increase, rate - not with {name}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Where a function's windows come from.
+struct Windows<'q> {
+    input: Input<'q>,
+    series: Vec<SeriesInfo>,
+    timing: Timing,
+    width: i64,
+    edges: Edges,
+}
+
+fn source<'q>(cx: &'q Context<'q>, window: &'q Expr, grid: Grid) -> Result<Windows<'q>> {
     match window {
         Expr::Paren(paren) => source(cx, &paren.expr, grid),
         Expr::StepInvariant(inner) => source(cx, inner, grid),
         Expr::Matrix(matrix) => {
-            if matrix.selector.edges != Edges::Plain {
-                return Err(unsupported("smoothed and anchored selectors"));
-            }
             let selection = cx.selection(&matrix.selector)?;
             let input = Input::Selector { selection, decoder: SeriesDecoder::new() };
-            Ok((input, infos(selection), Timing::of(&matrix.selector), fixed(&matrix.range)))
+            Ok(Windows {
+                input,
+                series: infos(selection),
+                timing: Timing::of(&matrix.selector),
+                width: fixed(&matrix.range),
+                edges: matrix.selector.edges,
+            })
         }
         Expr::Subquery(subquery) => {
             let inner = subquery_grid(cx.options, subquery, grid);
             let operator = vector(cx, &subquery.expr, inner)?;
             let series = operator.series().to_vec();
             let input = Input::Subquery { operator, grid: inner };
-            Ok((input, series, Timing::of_subquery(subquery), fixed(&subquery.range)))
+            Ok(Windows {
+                input,
+                series,
+                timing: Timing::of_subquery(subquery),
+                width: fixed(&subquery.range),
+                edges: Edges::Plain,
+            })
         }
         _ => Err(invalid("a range vector is expected here")),
     }
@@ -99,6 +145,7 @@ struct RangeFunction<'q> {
     named: Vec<SeriesInfo>,
     series: Vec<SeriesInfo>,
     shape: Shape,
+    edges: Edges,
     scalars: Vec<Vec<f64>>,
     /// Where remarks point: at the first argument.
     at: Span,
@@ -118,9 +165,7 @@ impl Operator for RangeFunction<'_> {
         }
         let held = match &mut self.input {
             Input::Selector { selection, decoder } => {
-                let Shape { grid, timing, width } = self.shape;
-                let range = TimeRange::new(timing.look(grid.start) - width + 1, timing.look(grid.last()));
-                let columns = decoder.decode(&selection.series[index].chunks, range)?;
+                let columns = decoder.decode(&selection.series[index].chunks, self.shape.range())?;
                 self.cx.take_samples(columns.len())?;
                 self.samples.take(columns);
                 columns.len()
@@ -136,6 +181,7 @@ impl Operator for RangeFunction<'_> {
             cx: self.cx,
             id: self.id,
             shape: self.shape,
+            edges: self.edges,
             scalars: &self.scalars,
             at: self.at,
             name,
@@ -159,6 +205,7 @@ struct Run<'a, 'q> {
     cx: &'q Context<'q>,
     id: FunctionId,
     shape: Shape,
+    edges: Edges,
     scalars: &'a [Vec<f64>],
     /// Where remarks point: at the first argument.
     at: Span,
@@ -337,6 +384,9 @@ impl Run<'_, '_> {
     }
 
     fn rate(&self, out: &mut Column, is_counter: bool, per_second: bool) -> Result<()> {
+        if self.edges != Edges::Plain {
+            return self.extended_rate(out, is_counter, per_second);
+        }
         let extrapolation = Extrapolation { is_counter, per_second: per_second.then(|| seconds(self.shape.width)) };
         // Where the counter started again: a window adds what it had before each of those inside it.
         let v = &self.samples.v[..];
@@ -365,6 +415,34 @@ impl Run<'_, '_> {
             }
             let zero = (result > 0.0 && first >= 0.0).then(|| first / result);
             out.set(w.step, result * extrapolation.factor(&w, w.t[0], w.t[w.t.len() - 1], w.t.len(), zero));
+            Ok(())
+        })
+    }
+
+    /// `rate` and its like of windows whose edges are computed rather than extrapolated to.
+    fn extended_rate(&self, out: &mut Column, is_counter: bool, per_second: bool) -> Result<()> {
+        let smoothed = self.edges == Edges::Smoothed;
+        self.each(out, |w, out| {
+            let edges = edges::Window { start: w.start, end: w.end, smoothed, is_counter };
+            if w.histograms.is_empty() {
+                if let Some(change) = edges.change(w.t, w.v) {
+                    out.set(w.step, if per_second { change / seconds(self.shape.width) } else { change });
+                }
+                return Ok(());
+            }
+            if !w.t.is_empty() {
+                self.note_mixed();
+                return Ok(());
+            }
+            let remarks = ops::Remarks { cx: self.cx, name: self.name, span: self.at };
+            if let Some(mut result) = edges.histogram_change(w.histograms, &remarks) {
+                if per_second {
+                    ops::divide(&mut result, seconds(self.shape.width));
+                }
+                result.counter_reset_hint = CounterResetHint::Gauge;
+                result.compact(0);
+                out.push_histogram(w.step, result.into());
+            }
             Ok(())
         })
     }
@@ -423,15 +501,17 @@ impl Run<'_, '_> {
         histogram: fn(&crate::model::FloatHistogram, &crate::model::FloatHistogram) -> bool,
     ) -> Result<()> {
         let v = &self.samples.v[..];
-        if self.samples.histograms.is_empty() {
+        if self.samples.histograms.is_empty() && self.edges == Edges::Plain {
             let mut so_far = vec![0u32; v.len()];
             for at in 1..v.len() {
                 so_far[at] = so_far[at - 1] + u32::from(float(v[at - 1], v[at]));
             }
             return self.each_value(out, |w| f64::from(so_far[w.high - 1] - so_far[w.low]));
         }
-        self.each_value(out, |w| {
-            let (mut at, mut at_histogram) = (0, 0);
+        self.each(out, |w, out| {
+            let anchored = self.edges == Edges::Anchored;
+            let first = if anchored { edges::first_of_anchored(w.t, w.histograms, w.start) } else { Some((0, 0)) };
+            let Some((mut at, mut at_histogram)) = first else { return Ok(()) };
             let mut before: Option<Last<'_>> = None;
             let mut count = 0u32;
             while at < w.t.len() || at_histogram < w.histograms.len() {
@@ -452,7 +532,8 @@ impl Run<'_, '_> {
                 });
                 before = Some(now);
             }
-            f64::from(count)
+            out.set(w.step, f64::from(count));
+            Ok(())
         })
     }
 

@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::{BoxOperator, Column, Context, Operator, SeriesInfo, without_names};
+use super::range::around;
+use super::{BoxOperator, Column, Context, Operator, SeriesInfo, edges, invalid, without_names};
 use crate::budget::Budget;
 use crate::codec::FixedMap;
 use crate::error::Result;
@@ -85,12 +86,15 @@ impl<'q> Plans<'q> {
             Expr::Vector(selector) => {
                 let timing = Timing::of(selector);
                 let first = timing.look(grid.start) - options.lookback + 1;
-                self.select(selector, TimeRange::new(first, timing.look(grid.last())), hints);
+                let behind = if selector.edges == Edges::Smoothed { options.lookback } else { 0 };
+                self.select(selector, TimeRange::new(first, timing.look(grid.last()) + behind), hints);
             }
             Expr::Matrix(matrix) => {
                 let timing = Timing::of(&matrix.selector);
                 let width = fixed(&matrix.range);
-                let range = TimeRange::new(timing.look(grid.start) - width + 1, timing.look(grid.last()));
+                let (before, after) = around(options.lookback, matrix.selector.edges);
+                let first = timing.look(grid.start) - width - before + 1;
+                let range = TimeRange::new(first, timing.look(grid.last()) + after);
                 self.select(&matrix.selector, range, SelectHints { range: width, ..hints });
             }
             Expr::Subquery(subquery) => {
@@ -193,15 +197,15 @@ pub(crate) fn instant<'q>(
     grid: Grid,
     give: Give,
 ) -> Result<BoxOperator<'q>> {
-    if selector.edges != Edges::Plain {
-        return Err(super::unsupported("smoothed and anchored selectors"));
-    }
     let selection = cx.selection(selector)?;
     let mut series = infos(selection);
     if give == Give::Time {
         series = without_names(cx, &series);
     }
     let timing = Timing::of(selector);
+    if selector.edges == Edges::Smoothed && give == Give::Value {
+        return Ok(edges::smoothed(cx, selection, series, grid, timing, selector.span));
+    }
     Ok(Box::new(Instant { cx, selection, series, grid, timing, give, decoder: SeriesDecoder::new() }))
 }
 
@@ -298,18 +302,27 @@ impl Instant<'_> {
 
 /// The samples of a range selector at the only step of `grid`.
 pub(crate) fn window_samples(cx: &Context<'_>, matrix: &MatrixSelector, grid: Grid) -> Result<Vec<RangeSeries>> {
-    if matrix.selector.edges != Edges::Plain {
-        return Err(super::unsupported("smoothed and anchored selectors"));
-    }
+    let kind = matrix.selector.edges;
     let end = Timing::of(&matrix.selector).look(grid.start);
-    let range = TimeRange::new(end - fixed(&matrix.range) + 1, end);
+    let start = end - fixed(&matrix.range);
+    let (before, after) = around(cx.options.lookback, kind);
+    let range = TimeRange::new(start - before + 1, end + after);
     let mut decoder = SeriesDecoder::new();
     let mut all = Vec::new();
     for series in &cx.selection(&matrix.selector)?.series {
         let columns = decoder.decode(&series.chunks, range)?;
         cx.take_samples(columns.len())?;
-        let floats = columns.t.iter().copied().zip(columns.v.iter().copied()).filter(|(_, v)| !is_stale(*v)).collect();
-        let histograms = columns.histograms.iter().filter(|(_, histogram)| !is_stale(histogram.sum)).cloned().collect();
+        let mut floats: Vec<(i64, f64)> =
+            columns.t.iter().copied().zip(columns.v.iter().copied()).filter(|(_, v)| !is_stale(*v)).collect();
+        let histograms: Vec<_> =
+            columns.histograms.iter().filter(|(_, histogram)| !is_stale(histogram.sum)).cloned().collect();
+        if kind != Edges::Plain {
+            if !histograms.is_empty() {
+                let name = if kind == Edges::Anchored { "anchored" } else { "smoothed" };
+                return Err(invalid(format!("{name} modifier is not supported with histograms")));
+            }
+            floats = edges::Window { start, end, smoothed: kind == Edges::Smoothed, is_counter: false }.extend(&floats);
+        }
         let found = RangeSeries { labels: series.labels.clone(), floats, histograms };
         if !found.floats.is_empty() || !found.histograms.is_empty() {
             all.push(found);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::select::Timing;
 use crate::error::Result;
-use crate::model::{CounterResetHint, FloatHistogram, is_stale};
+use crate::model::{CounterResetHint, FloatHistogram, TimeRange, is_stale};
 use crate::promql::plan::Grid;
 use crate::query::Columns;
 
@@ -60,7 +60,8 @@ impl Samples {
     }
 }
 
-/// What a function sees at one step: the samples later than `start` and not later than `end`.
+/// What a function sees at one step: the samples later than `start` and not later than `end`, and with `anchored` or
+/// `smoothed` those around them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Window<'a> {
     pub(crate) step: usize,
@@ -76,12 +77,23 @@ pub(crate) struct Window<'a> {
     pub(crate) histograms: &'a [(i64, Arc<FloatHistogram>)],
 }
 
+impl Shape {
+    /// The times of all samples that some window has.
+    pub(crate) fn range(&self) -> TimeRange {
+        let first = self.timing.look(self.grid.start) - self.width - self.before + 1;
+        TimeRange::new(first, self.timing.look(self.grid.last()) + self.after)
+    }
+}
+
 /// How windows lie on the steps.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
     pub(crate) grid: Grid,
     pub(crate) timing: Timing,
     pub(crate) width: i64,
+    /// How far before its start, and behind its end, a window has samples too.
+    pub(crate) before: i64,
+    pub(crate) after: i64,
 }
 
 impl Shape {
@@ -93,16 +105,17 @@ impl Shape {
             let now = self.grid.time(step);
             let end = self.timing.look(now);
             let start = end - self.width;
-            while high < t.len() && t[high] <= end {
+            let (from, to) = (start - self.before, end + self.after);
+            while high < t.len() && t[high] <= to {
                 high += 1;
             }
-            while low < high && t[low] <= start {
+            while low < high && t[low] <= from {
                 low += 1;
             }
-            while high_histogram < histograms.len() && histograms[high_histogram].0 <= end {
+            while high_histogram < histograms.len() && histograms[high_histogram].0 <= to {
                 high_histogram += 1;
             }
-            while low_histogram < high_histogram && histograms[low_histogram].0 <= start {
+            while low_histogram < high_histogram && histograms[low_histogram].0 <= from {
                 low_histogram += 1;
             }
             if low == high && low_histogram == high_histogram {
