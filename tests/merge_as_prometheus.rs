@@ -1,6 +1,10 @@
 //! Merging blocks against Prometheus's own compaction of the same blocks: the same bytes come out.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests fail as tests do, and say when they skip"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
