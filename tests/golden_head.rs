@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use narthex::block::{Block, BlockRead};
+use narthex::budget::Budget;
 use narthex::chunk::samples;
+use narthex::compact::write_block;
 use narthex::fs::Env;
 use narthex::head::{Head, HeadOptions, HeadReader, Replayed};
 use narthex::model::{Labels, Sample, TimeRange, Value};
@@ -167,5 +169,23 @@ fn a_block_cut_from_a_replayed_head_has_the_chunks_that_the_original_cut() {
             }
         }
         assert!(same > 150, "{same} chunks");
+    }
+}
+
+#[test]
+fn a_block_written_from_a_replayed_head_has_the_original_s_bytes() {
+    for directory in ["xor-wal-plain", "xor-wal-snappy"] {
+        let (env, theirs) = (Env::real(), golden(directory).join("block-0"));
+        let (head, _) = replay(&golden(directory).join("crashed-before-compaction"), i64::MIN);
+        let range = Block::open(env.fs.as_ref(), &theirs).unwrap().time_range();
+        let dir = std::env::temp_dir().join(format!("narthex-golden-head-{:016x}", env.rng.next_u64()));
+        env.fs.create_dir_all(&dir).unwrap();
+        let (source, budget) = (head.range_head(range), Budget::unlimited());
+        let meta = write_block(&env, &dir, &source, range.min..range.max + 1, &[], &budget).unwrap().unwrap();
+        let ours = dir.join(meta.ulid.to_string());
+        let same = ["chunks/000001", "index"]
+            .map(|file| env.fs.read(&ours.join(file)).unwrap() == env.fs.read(&theirs.join(file)).unwrap());
+        env.fs.remove_dir_all(&dir).unwrap();
+        assert_eq!(same, [true, true], "chunks and index of {directory}");
     }
 }

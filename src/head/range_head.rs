@@ -133,7 +133,8 @@ impl BlockRead for RangeHead {
     }
 
     fn symbols(&self) -> Result<Symbols<'_>> {
-        let mut symbols = BTreeSet::new();
+        // The original keeps the list of all series under a pair of empty strings, so its blocks have this one too.
+        let mut symbols = BTreeSet::from([String::new()]);
         self.head.labels.for_each_pair(|name, value, _| {
             if !symbols.contains(name) {
                 symbols.insert(name.to_owned());

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use super::*;
 use crate::chunk::samples;
 use crate::error::ErrorKind;
-use crate::model::{Labels, TimeRange, Value};
+use crate::model::{
+    Exemplar, FloatHistogram, Histogram, Labels, Matcher, Metadata, MetricType, Span, TimeRange, Value,
+};
 
 fn head(options: HeadOptions) -> Arc<Head> {
     Head::without_log(&Env::real(), HeadOptions { future_bound: None, ..options })
@@ -169,4 +171,177 @@ fn a_truncated_head_forgets_in_memory_and_in_the_log_and_keeps_what_is_newer() {
     let (head, replayed) = open(&dir, truncated);
     assert_eq!((replayed.damage.len(), replayed.unknown_series), (0, 0));
     assert_eq!(everything(&head.reader(TimeRange::ALL)), after);
+}
+
+fn histogram(count: u64) -> Histogram {
+    Histogram {
+        count,
+        sum: count as f64,
+        positive_spans: vec![Span { offset: 0, length: 1 }],
+        positive_buckets: vec![count as i64],
+        ..Histogram::default()
+    }
+}
+
+fn float_histogram(count: f64) -> FloatHistogram {
+    FloatHistogram {
+        count,
+        sum: count,
+        positive_spans: vec![Span { offset: 0, length: 1 }],
+        positive_buckets: vec![count],
+        ..FloatHistogram::default()
+    }
+}
+
+/// The kinds of a series' samples in order, and whether each marks the end: `f`, `h`, `g` for float histograms.
+fn kinds(head: &Arc<Head>) -> String {
+    let reader = head.reader(TimeRange::ALL);
+    let (mut chunks, mut hide) = (Vec::new(), Vec::new());
+    let mut kinds = String::new();
+    for (id, _) in reader.select(&[]).unwrap() {
+        reader.chunks(id, &mut chunks, &mut hide);
+        for sample in chunks.iter().flat_map(|chunk| samples(chunk.chunk.encoding, &chunk.chunk.data)) {
+            let sample = sample.unwrap();
+            kinds.push(match sample.value {
+                Value::Float(_) => 'f',
+                Value::Histogram(_) => 'h',
+                Value::FloatHistogram(_) => 'g',
+            });
+            if sample.is_stale() {
+                kinds.push('!');
+            }
+        }
+    }
+    kinds
+}
+
+#[test]
+fn a_series_that_changes_its_kind_within_a_commit_keeps_its_order_also_over_a_restart() {
+    let dir = TempDir::new("kinds");
+    let (head, _) = open(&dir, i64::MIN);
+    let stale = f64::from_bits(crate::model::STALE_NAN_BITS);
+    let mut appender = head.appender();
+    appender.append(None, &labels(1), 1, 1.0).unwrap();
+    appender.append_histogram(None, &labels(1), 2, histogram(2)).unwrap();
+    appender.append(None, &labels(1), 3, 3.0).unwrap();
+    appender.append_float_histogram(None, &labels(1), 4, float_histogram(4.0)).unwrap();
+    appender.append_histogram(None, &labels(1), 5, histogram(5)).unwrap();
+    // Of the kind that waits for the commit.
+    appender.append(None, &labels(1), 6, stale).unwrap();
+    assert_eq!(appender.pending(), 6);
+    assert_eq!(appender.commit().unwrap(), Committed { appended: 6, same: 0, lost: 0 });
+    let mut appender = head.appender();
+    appender.append_float_histogram(None, &labels(1), 7, float_histogram(7.0)).unwrap();
+    appender.commit().unwrap();
+    // Of the kind that is in memory.
+    let mut appender = head.appender();
+    appender.append(None, &labels(1), 8, stale).unwrap();
+    appender.commit().unwrap();
+    assert_eq!(kinds(&head), "fhfghh!gg!");
+    drop(head);
+    let (head, replayed) = open(&dir, i64::MIN);
+    assert_eq!(replayed.samples, 8);
+    assert_eq!(kinds(&head), "fhfghh!gg!");
+}
+
+#[test]
+fn the_same_histogram_again_is_accepted_and_another_one_is_refused() {
+    let head = head(HeadOptions::default());
+    let append = |t, histogram: Histogram| {
+        let mut appender = head.appender();
+        appender.append_histogram(None, &labels(1), t, histogram).map_err(|error| error.kind())?;
+        Ok(appender.commit().unwrap())
+    };
+    // The chunk gets a bucket that the second histogram does not store.
+    let mut wide = histogram(1);
+    wide.positive_spans[0].length = 2;
+    wide.positive_buckets = vec![1, -1];
+    append(1, wide).unwrap();
+    append(2, histogram(3)).unwrap();
+    assert_eq!(append(2, histogram(3)), Ok(Committed::default()));
+    assert_eq!(append(2, histogram(4)), Err(ErrorKind::Duplicate));
+    assert_eq!(append(1, histogram(4)), Err(ErrorKind::OutOfOrder));
+    assert_eq!(append(3, Histogram { count: 9, ..histogram(4) }), Err(ErrorKind::InvalidInput));
+    let mut appender = head.appender();
+    assert_eq!(appender.append(None, &labels(1), 2, 3.0).unwrap_err().kind(), ErrorKind::Duplicate);
+    assert_eq!(kinds(&head), "hh");
+}
+
+#[test]
+fn a_finer_histogram_than_can_be_stored_is_made_coarser() {
+    let head = head(HeadOptions::default());
+    let mut appender = head.appender();
+    appender.append_histogram(None, &labels(1), 1, Histogram { schema: 10, ..histogram(3) }).unwrap();
+    appender.commit().unwrap();
+    let reader = head.reader(TimeRange::ALL);
+    let (mut chunks, id) = (Vec::new(), reader.select(&[]).unwrap()[0].0);
+    reader.chunks(id, &mut chunks, &mut Vec::new());
+    let sample = samples(chunks[0].chunk.encoding, &chunks[0].chunk.data).next().unwrap().unwrap();
+    let Value::Histogram(histogram) = sample.value else { panic!("a histogram was appended") };
+    assert_eq!((histogram.schema, histogram.count), (8, 3));
+}
+
+#[test]
+fn exemplars_metadata_and_deletions_survive_a_restart() {
+    let dir = TempDir::new("others");
+    let (head, _) = open(&dir, i64::MIN);
+    let exemplar = Exemplar { labels: Labels::from_pairs([("trace_id", "a")]), value: 1.0, t: 1500 };
+    let metadata = Metadata { metric_type: MetricType::Counter, unit: "seconds".into(), help: "How long.".into() };
+    let mut appender = head.appender();
+    assert_eq!(
+        appender.append_exemplar(None, &labels(1), exemplar.clone()).unwrap_err().kind(),
+        ErrorKind::InvalidInput,
+        "there is no such series"
+    );
+    for t in [1000, 2000, 3000] {
+        appender.append(None, &labels(1), t, 1.0).unwrap();
+    }
+    appender.append_exemplar(None, &labels(1), exemplar.clone()).unwrap();
+    appender.update_metadata(None, &labels(1), metadata.clone()).unwrap();
+    appender.commit().unwrap();
+    assert_eq!(head.delete(TimeRange::new(1500, 2500), &[]).unwrap(), 1);
+    for restart in [false, true] {
+        let head = if restart { open(&dir, i64::MIN).0 } else { Arc::clone(&head) };
+        let reader = head.reader(TimeRange::ALL);
+        let all = [Matcher::equal("__name__", "m")];
+        assert_eq!(reader.exemplars(TimeRange::ALL, &[&all]).unwrap(), [(labels(1), vec![exemplar.clone()])]);
+        assert_eq!(reader.exemplars(TimeRange::new(0, 1499), &[&all]).unwrap(), []);
+        assert_eq!(reader.exemplars(TimeRange::ALL, &[&[Matcher::equal("n", "2")]]).unwrap(), []);
+        assert_eq!(reader.metadata(None), [("m".to_owned(), metadata.clone())]);
+        assert_eq!(reader.metadata(Some("other")), []);
+        let times: Vec<i64> = everything(&reader)[0].1.iter().map(|(t, _)| *t).collect();
+        assert_eq!(times, [1000, 3000]);
+    }
+}
+
+#[test]
+fn the_costliest_names_and_pairs_are_counted() {
+    let head = head(HeadOptions::default());
+    let mut appender = head.appender();
+    for n in 0..10_u32 {
+        let metric = if n < 7 { "large" } else { "small" };
+        let labels = Labels::from_pairs([("__name__", metric), ("n", &n.to_string()), ("job", "j")]);
+        appender.append(None, &labels, 1, 1.0).unwrap();
+    }
+    appender.commit().unwrap();
+    let cardinality = head.cardinality(2);
+    let list = |pairs: &[(&str, u64)]| pairs.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect::<Vec<_>>();
+    assert_eq!(cardinality.series_by_metric, list(&[("large", 7), ("small", 3)]));
+    assert_eq!(cardinality.values_by_label, list(&[("n", 10), ("__name__", 2)]));
+    assert_eq!(cardinality.series_by_pair, list(&[("job=j", 10), ("__name__=large", 7)]));
+    assert_eq!(cardinality.bytes_by_label, list(&[("__name__", 50), ("job", 10)]));
+    assert_eq!(cardinality.label_pairs, 13);
+    let stats = head.stats();
+    assert_eq!((stats.series, stats.chunks, stats.samples, stats.label_pairs), (10, 10, 10, 13));
+}
+
+#[test]
+fn a_raised_floor_takes_samples_from_appenders_that_are_open() {
+    let head = head(HeadOptions::default());
+    let mut appender = head.appender();
+    appender.append(None, &labels(1), 1000, 1.0).unwrap();
+    appender.append(None, &labels(2), 3000, 1.0).unwrap();
+    head.raise_floor(2000);
+    assert_eq!(appender.commit().unwrap(), Committed { appended: 1, same: 0, lost: 1 });
+    assert_eq!(everything(&head.reader(TimeRange::ALL)).len(), 1);
 }
