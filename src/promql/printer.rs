@@ -6,7 +6,7 @@
 use std::fmt::{self, Display, Write as _};
 
 use super::ast::{
-    Aggregate, At, Binary, Call, Cardinality, DurationExpr, DurationOp, Edges, Expr, Extent, MatrixSelector,
+    Aggregate, At, Binary, BinaryOp, Call, Cardinality, DurationExpr, DurationOp, Edges, Expr, Extent, MatrixSelector,
     NumberLiteral, Subquery, VectorSelector,
 };
 use super::literal::format_duration;
@@ -57,11 +57,27 @@ impl Display for Expr {
             Self::Subquery(node) => write!(out, "{}{}", node.expr, SubquerySuffix(node)),
             Self::Call(node) => node.fmt(out),
             Self::Unary(node) => write!(out, "{}{}", if node.minus { '-' } else { '+' }, node.expr),
-            Self::Binary(node) => write!(out, "{} {} {}", node.lhs, Operator(node), node.rhs),
+            Self::Binary(node) => write!(out, "{} {} {}", Base(node), Operator(node), node.rhs),
             Self::Aggregate(node) => node.fmt(out),
             Self::Paren(node) => write!(out, "({})", node.expr),
             Self::StepInvariant(inner) => inner.fmt(out),
         }
+    }
+}
+
+/// An operator's left operand. A sign would take a power's exponent to itself, so infinity stands there without one; the
+/// original writes it nevertheless.
+struct Base<'a>(&'a Binary);
+
+impl Base<'_> {
+    fn is_infinite(&self) -> bool {
+        self.0.op == BinaryOp::Pow && matches!(&self.0.lhs, Expr::Number(number) if number.value == f64::INFINITY)
+    }
+}
+
+impl Display for Base<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_infinite() { out.write_str("Inf") } else { self.0.lhs.fmt(out) }
     }
 }
 
@@ -346,7 +362,11 @@ fn write_pretty(out: &mut String, expr: &Expr, level: usize) {
             out.push_str(&format!("\n{indent})"));
         }
         Expr::Binary(node) if !fits => {
-            write_pretty(out, &node.lhs, level + 1);
+            if Base(node).is_infinite() {
+                out.push_str(&format!("{indent}  Inf"));
+            } else {
+                write_pretty(out, &node.lhs, level + 1);
+            }
             out.push_str(&format!("\n{indent}{}\n", Operator(node)));
             write_pretty(out, &node.rhs, level + 1);
         }

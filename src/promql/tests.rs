@@ -54,6 +54,7 @@ fn a_query_is_written_canonically() {
         ("0x1F + 1_000 - +Inf", "31 + 1000 - +Inf"),
         ("# a comment\nfoo # and another", "foo"),
         ("h </ 2 >/ 1", "h </ 2 >/ 1"),
+        ("-inf ^ 2 + inf", "-Inf ^ 2 + +Inf"),
         (r#"label_join(a{c="\xff"}, "\xc3\xa9\xff", "")"#, r#"label_join(a{c="\ufffd"}, "é\ufffd", "")"#),
     ] {
         assert_eq!(written(query), canonical);
