@@ -18,7 +18,8 @@ use super::{Head, SeriesRef};
 use crate::chunk::{Floats, Integers};
 use crate::error::Result;
 use crate::model::{
-    CUSTOM_BUCKETS_SCHEMA, EXPONENTIAL_SCHEMA_MAX, Exemplar, FloatHistogram, Histogram, Labels, Metadata, is_stale,
+    CUSTOM_BUCKETS_SCHEMA, EXPONENTIAL_SCHEMA_MAX, Exemplar, FloatHistogram, Histogram, Labels, LabelsIter,
+    METRIC_NAME, Metadata, is_stale,
 };
 
 /// What became of a commit's samples.
@@ -228,6 +229,26 @@ impl Appender {
             self.buffers.batch.metadata.push(Pending { series: series_ref, reference, t: 0, value: metadata });
         }
         Ok(series_ref)
+    }
+
+    /// [`update_metadata`](Appender::update_metadata) with packed labels. What is known already, as it nearly always is
+    /// from senders that say it with every sample, costs a look-up by the metric's name.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn update_metadata_packed(
+        &mut self,
+        reference: Option<SeriesRef>,
+        packed: &[u8],
+        metadata: &Metadata,
+    ) -> Result<()> {
+        let name = LabelsIter::of_packed(packed).find(|(name, _)| *name == METRIC_NAME).map_or("", |(_, value)| value);
+        if !self.head.metadata.is(name, metadata) {
+            let (series_ref, series) = self.head.existing(reference, packed).ok_or(Refusal::UnknownSeries)?;
+            let reference = series.reference();
+            self.buffers.batch.metadata.push(Pending { series: series_ref, reference, t: 0, value: metadata.clone() });
+        }
+        Ok(())
     }
 
     /// Says what a metric is, of whose name there need be no series: a histogram's series are called otherwise. It is

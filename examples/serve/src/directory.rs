@@ -96,8 +96,12 @@ fn append(appender: &mut Appender, series: &Series<'_>, written: &mut Written) -
             Err(error) => refuse(error, packed, written)?,
         }
     }
+    if let Some(metadata) = series.metadata() {
+        // Says nothing if there is no such series, all of whose samples were refused then.
+        let _ = appender.update_metadata_packed(reference, packed, metadata);
+    }
     let exemplars = series.exemplars();
-    if exemplars.len() == 0 && series.metadata().is_none() {
+    if exemplars.len() == 0 {
         return Ok(());
     }
     let Some(labels) = Labels::parse_packed(packed) else { return Ok(()) };
@@ -108,10 +112,6 @@ fn append(appender: &mut Appender, series: &Series<'_>, written: &mut Written) -
         if appender.append_exemplar(reference, &labels, exemplar).is_ok() {
             written.exemplars += 1;
         }
-    }
-    if let Some(metadata) = series.metadata() {
-        // Says nothing if there is no such series, all of whose samples were refused then.
-        let _ = appender.update_metadata(reference, &labels, metadata.clone());
     }
     Ok(())
 }

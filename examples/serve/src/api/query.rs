@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use narthex::budget::{Budget, BudgetLimits};
+use narthex::promql::ast::ValueType;
 use narthex::promql::{self, Engine, EngineOptions, QueryResult, Value};
 
 use super::{Answer, ApiError, Call};
@@ -15,12 +16,14 @@ const MAX_STEPS: i64 = 11_000;
 
 /// What `/query` and `/query_range` have in common.
 struct Asked {
+    /// Whether it is a range query.
+    steps: bool,
     limit: usize,
     timeout: Duration,
     lookback_delta: Duration,
 }
 
-fn asked(call: &Call, limit: usize) -> Result<Asked, ApiError> {
+fn asked(call: &Call, steps: bool, limit: usize) -> Result<Asked, ApiError> {
     let limits = call.app.limits();
     let timeout = match call.form.get("timeout") {
         "" => limits.query_timeout,
@@ -37,7 +40,7 @@ fn asked(call: &Call, limit: usize) -> Result<Asked, ApiError> {
             if given.is_zero() { limits.lookback_delta } else { given }
         }
     };
-    Ok(Asked { limit, timeout, lookback_delta })
+    Ok(Asked { steps, limit, timeout, lookback_delta })
 }
 
 fn limit(call: &Call) -> Result<usize, ApiError> {
@@ -51,7 +54,7 @@ pub(super) fn instant(call: &Call) -> Result<Answer, ApiError> {
         text => parse_time(text)
             .map_err(|error| ApiError::parameter("time", format!("invalid time value for 'time': {error}")))?,
     };
-    let asked = asked(call, limit)?;
+    let asked = asked(call, false, limit)?;
     run(call, &asked, |engine, source, query, budget| engine.instant(source, query, time, budget))
 }
 
@@ -74,7 +77,7 @@ pub(super) fn range(call: &Call) -> Result<Answer, ApiError> {
     }
     // Steps are milliseconds; a shorter one would stand still.
     let step = (step / 1_000_000).max(1);
-    let asked = asked(call, limit)?;
+    let asked = asked(call, true, limit)?;
     run(call, &asked, |engine, source, query, budget| engine.range(source, query, start, end, step, budget))
 }
 
@@ -86,7 +89,13 @@ fn run(
     let begin = call.app.env().clock.monotonic();
     let query = call.form.get("query");
     // The text is looked at first: a mistake in it is the caller's, whatever the state of the storage.
-    promql::parse(query).map_err(|error| ApiError::parameter("query", error))?;
+    let expr = promql::parse(query).map_err(|error| ApiError::parameter("query", error))?;
+    let kind = expr.value_type();
+    if asked.steps && !matches!(kind, ValueType::Vector | ValueType::Scalar) {
+        let found = quoted(kind.documented());
+        let text = format!("invalid expression type {found} for range query, must be Scalar or instant Vector");
+        return Err(ApiError::parameter("query", text));
+    }
     let limits = BudgetLimits {
         samples: Some(call.app.limits().query_samples),
         timeout: Some(asked.timeout),
