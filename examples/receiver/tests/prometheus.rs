@@ -155,6 +155,12 @@ fn what_prometheus_sends_is_answered_as_prometheus_would() {
     }
     assert!(sent.len() > 500, "only {} series", sent.len());
 
+    for job in ["node", "prometheus", "receiver"] {
+        let up = format!("up{{job=\"{job}\"}}");
+        let data = api(receiver.port, "query", &[("query", &up), ("time", &format!("{end:.3}"))]);
+        assert_eq!(data["result"][0]["value"][1].as_str(), Some("1"), "whether Prometheus can scrape the {job}");
+    }
+
     let copied = dir.join("copy");
     copy(&dir.join("data"), &copied);
     let reference_port = free_port();

@@ -49,25 +49,26 @@ fn request_durations() -> Histogram {
 
 impl Metrics {
     pub(crate) fn new() -> Self {
+        // The registry ends each help text with a full stop of its own.
         let mut registry = Registry::default();
         let requests = Labelled::default();
-        registry.register("prometheus_http_requests", "Counter of HTTP requests.", requests.clone());
+        registry.register("prometheus_http_requests", "Counter of HTTP requests", requests.clone());
         let durations = Timings::new_with_constructor(request_durations);
         registry.register(
             "prometheus_http_request_duration_seconds",
-            "Histogram of latencies for HTTP requests.",
+            "Histogram of latencies for HTTP requests",
             durations.clone(),
         );
         let samples = Labelled::default();
         registry.register(
             "narthex_remote_write_samples",
-            "Samples received by remote write, by what became of them.",
+            "Samples received by remote write, by what became of them",
             samples.clone(),
         );
         let queries = Gauge::default();
         registry.register(
             "prometheus_engine_queries",
-            "The current number of queries being executed or waiting.",
+            "The current number of queries being executed or waiting",
             queries.clone(),
         );
         Self { registry, requests, durations, samples, queries }
