@@ -88,7 +88,7 @@ mod tests {
         write_int(&mut writer, value);
         writer.bit(true);
         // The marker bit is the last one that is set.
-        writer.as_bytes().len() * 8 - writer.as_bytes().last().unwrap().trailing_zeros() as usize - 1
+        writer.len() * 8 - writer.to_vec().last().unwrap().trailing_zeros() as usize - 1
     }
 
     #[test]

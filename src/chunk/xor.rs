@@ -231,7 +231,7 @@ impl XorAppender {
     /// Bytes of the chunk so far.
     #[must_use]
     pub fn len_bytes(&self) -> usize {
-        self.writer.as_bytes().len().max(HEADER)
+        self.writer.len().max(HEADER)
     }
 
     /// Bytes of memory held beside the appender itself.
@@ -252,14 +252,15 @@ impl XorAppender {
         if self.count == 0 {
             return &[0; HEADER];
         }
-        put_count(self.writer.as_mut_bytes(), self.count);
-        self.writer.as_bytes()
+        let bytes = self.writer.as_mut_bytes();
+        put_count(bytes, self.count);
+        bytes
     }
 
     /// A copy of the chunk as it is now.
     #[must_use]
     pub fn to_chunk(&self) -> EncodedChunk {
-        let mut data = self.writer.as_bytes().to_vec();
+        let mut data = self.writer.to_vec();
         data.resize(data.len().max(HEADER), 0);
         put_count(&mut data, self.count);
         EncodedChunk { encoding: Encoding::Xor, data: data.into() }

@@ -174,19 +174,20 @@ impl Xor2Appender {
     /// Bytes of the chunk so far.
     #[must_use]
     pub fn len_bytes(&self) -> usize {
-        self.writer.as_bytes().len()
+        self.writer.len()
     }
 
     /// The chunk as it is now: valid at any time.
     pub fn as_bytes(&mut self) -> &[u8] {
-        put_header(self.writer.as_mut_bytes(), self.count, self.start);
-        self.writer.as_bytes()
+        let bytes = self.writer.as_mut_bytes();
+        put_header(bytes, self.count, self.start);
+        bytes
     }
 
     /// A copy of the chunk as it is now.
     #[must_use]
     pub fn to_chunk(&self) -> EncodedChunk {
-        let mut data = self.writer.as_bytes().to_vec();
+        let mut data = self.writer.to_vec();
         put_header(&mut data, self.count, self.start);
         EncodedChunk { encoding: Encoding::Xor2, data: data.into() }
     }

@@ -159,22 +159,25 @@ const FIRST: usize = 32;
 
 /// Bits appended to bytes. Kept small: one lives in each series' open chunk.
 ///
-/// Appending only ever stores to the bytes: with many chunks open, their ends are in no cache, and a load would wait for
-/// memory where a store does not.
+/// The last bits stay in the writer until they are a word of 64, so only every few samples one goes to the bytes. With
+/// many chunks open, their ends are in no cache, and memory is what an append would wait for.
 #[derive(Debug, Clone, Default)]
 pub struct BitWriter {
+    /// Whole words behind what the writer began with, then `shown` bytes of what is pending.
     bytes: Vec<u8>,
-    /// Bits of the last byte that are written, if not all 8 are; else 0.
-    filled: u8,
-    /// A copy of the last byte while it is not full.
-    last: u8,
+    /// The bits that are in no word yet, leftmost; the others are 0.
+    pending: u64,
+    /// How many those are, 0 to 63.
+    pending_bits: u8,
+    /// Bytes of pending bits that were appended to `bytes` for somebody to read. They may be out of date.
+    shown: u8,
 }
 
 impl BitWriter {
     /// Continues after the last of `bytes`.
     #[must_use]
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self { bytes, filled: 0, last: 0 }
+        Self { bytes, pending: 0, pending_bits: 0, shown: 0 }
     }
 
     /// Begins with `len` zero bytes, to be set in the end.
@@ -189,15 +192,14 @@ impl BitWriter {
     #[must_use]
     pub fn resume(mut bytes: Vec<u8>, bits: usize) -> Self {
         bytes.truncate(bits.div_ceil(8));
-        let filled = (bits.min(bytes.len() * 8) % 8) as u8;
-        let mut last = 0;
-        if filled > 0
-            && let Some(byte) = bytes.last_mut()
+        let pending_bits = (bits.min(bytes.len() * 8) % 8) as u8;
+        let mut pending = 0;
+        if pending_bits > 0
+            && let Some(last) = bytes.pop()
         {
-            *byte &= !(0xff >> filled);
-            last = *byte;
+            pending = u64::from(last & !(0xff >> pending_bits)) << 56;
         }
-        Self { bytes, filled, last }
+        Self { bytes, pending, pending_bits, shown: 0 }
     }
 
     /// Appends the low `count` bits of `value`, 64 at most; higher bits are ignored.
@@ -207,32 +209,41 @@ impl BitWriter {
             return;
         }
         let value = value << (64 - count);
-        let filled = u32::from(self.filled);
-        let word = u64::from(self.last) << 56 | value >> filled;
-        if filled + count <= 64 {
-            self.word(word, filled + count);
+        let before = u32::from(self.pending_bits);
+        let word = self.pending | value >> before;
+        let bits = before + count;
+        if bits < 64 {
+            self.pending = word;
+            self.pending_bits = bits as u8;
             return;
         }
-        // At most seven bits do not fit the word.
-        let rest = 64 - filled;
-        self.word(word, 64);
-        self.word(value << rest, count - rest);
+        self.word(word);
+        // All of a shift by 64 would be left out, which the processor does not do.
+        self.pending = if bits == 64 { 0 } else { value << (64 - before) };
+        self.pending_bits = (bits - 64) as u8;
     }
 
-    /// Writes a word's first `used` bits, 1 to 64, over the byte that is not full and behind it. A whole word is stored
-    /// and cut back to what is used: one store instead of a copy of variable length.
     #[inline]
-    fn word(&mut self, word: u64, used: u32) {
-        let start = self.bytes.len() - usize::from(self.filled > 0);
-        if self.bytes.capacity() - start < 8 {
+    fn word(&mut self, word: u64) {
+        self.hide();
+        if self.bytes.capacity() - self.bytes.len() < 8 {
             self.grow();
         }
-        let bytes = used.div_ceil(8);
-        self.bytes.truncate(start);
         self.bytes.extend_from_slice(&word.to_be_bytes());
-        self.bytes.truncate(start + bytes as usize);
-        self.filled = (used % 8) as u8;
-        self.last = if self.filled > 0 { (word >> (64 - 8 * bytes)) as u8 } else { 0 };
+    }
+
+    /// Takes the pending bits out of the bytes.
+    #[inline]
+    fn hide(&mut self) {
+        if self.shown > 0 {
+            self.bytes.truncate(self.bytes.len() - usize::from(self.shown));
+            self.shown = 0;
+        }
+    }
+
+    /// The pending bits as bytes, the last one filled up with zeros.
+    fn pending_bytes(&self) -> ([u8; 8], usize) {
+        (self.pending.to_be_bytes(), usize::from(self.pending_bits).div_ceil(8))
     }
 
     /// Half as much again in steps of 16 bytes. A million series have a million of these open, so doubling would waste
@@ -263,15 +274,37 @@ impl BitWriter {
         self.uvarint((value << 1 ^ value >> 63).cast_unsigned());
     }
 
-    /// What is written, the last byte filled up with zeros.
+    /// Bytes written, one that is not full included.
     #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.bytes.len() - usize::from(self.shown) + usize::from(self.pending_bits).div_ceil(8)
     }
 
-    /// The bytes, to set a header in.
+    /// Whether nothing is written.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What is written, the last byte filled up with zeros. It may be changed where a header was left room for.
     pub fn as_mut_bytes(&mut self) -> &mut [u8] {
+        self.hide();
+        let (pending, len) = self.pending_bytes();
+        self.bytes.extend(pending.iter().take(len));
+        self.shown = len as u8;
         &mut self.bytes
+    }
+
+    /// A copy of what is written, the last byte filled up with zeros.
+    #[must_use]
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.len());
+        let whole = self.bytes.len() - usize::from(self.shown);
+        bytes.extend_from_slice(self.bytes.get(..whole).unwrap_or_default());
+        let (pending, len) = self.pending_bytes();
+        bytes.extend(pending.iter().take(len));
+        bytes
     }
 
     /// Bytes of memory held, used or not.
@@ -282,7 +315,8 @@ impl BitWriter {
 
     /// The bytes, the last one filled up with zeros.
     #[must_use]
-    pub fn into_bytes(self) -> Vec<u8> {
+    pub fn into_bytes(mut self) -> Vec<u8> {
+        self.as_mut_bytes();
         self.bytes
     }
 }
@@ -355,14 +389,16 @@ mod tests {
                 whole.bits(value, count);
                 bits += count as usize;
             }
-            let mut stored = whole.as_bytes().to_vec();
+            let mut stored = whole.to_vec();
             stored.extend(junk);
             let mut resumed = BitWriter::resume(stored, bits);
             for &(value, count) in &after {
                 whole.bits(value, count);
                 resumed.bits(value, count);
             }
-            prop_assert_eq!(whole.as_bytes(), resumed.as_bytes());
+            prop_assert_eq!(whole.len(), whole.to_vec().len());
+            prop_assert_eq!(whole.as_mut_bytes(), resumed.as_mut_bytes());
+            prop_assert_eq!(whole.to_vec(), whole.into_bytes());
         }
 
         #[test]

@@ -366,7 +366,7 @@ impl<K: Kind> Appender<K> {
     /// Bytes of the chunk so far.
     #[must_use]
     pub fn len_bytes(&self) -> usize {
-        self.writer.as_bytes().len()
+        self.writer.len()
     }
 
     fn header(&self) -> [u8; HEADER] {
@@ -380,14 +380,15 @@ impl<K: Kind> Appender<K> {
     /// The chunk as it is now: valid at any time.
     pub fn as_bytes(&mut self) -> &[u8] {
         let header = self.header();
-        put_header(self.writer.as_mut_bytes(), header);
-        self.writer.as_bytes()
+        let bytes = self.writer.as_mut_bytes();
+        put_header(bytes, header);
+        bytes
     }
 
     /// A copy of the chunk as it is now.
     #[must_use]
     pub fn to_chunk(&self) -> EncodedChunk {
-        let mut data = self.writer.as_bytes().to_vec();
+        let mut data = self.writer.to_vec();
         put_header(&mut data, self.header());
         EncodedChunk { encoding: self.encoding(), data: data.into() }
     }
