@@ -133,7 +133,17 @@ impl Ord for Labels {
     /// Label order: pair by pair, name before value; a set that is a prefix of another comes first. The order of series
     /// in a block and of every merge. The packed bytes do not sort this way, since lengths stand in them.
     fn cmp(&self, other: &Self) -> Ordering {
-        self.iter().cmp(other.iter())
+        let (mut left, mut right) = (self.iter(), other.iter());
+        loop {
+            // Names and values alternate on both sides, and text sorts as its bytes do, without being looked at as text.
+            match (left.bytes(), right.bytes()) {
+                (Some(a), Some(b)) if a == b => {}
+                (a, b) => return a.cmp(&b),
+            }
+            if left.rest.is_empty() && right.rest.is_empty() {
+                return Ordering::Equal;
+            }
+        }
     }
 }
 
@@ -188,6 +198,12 @@ impl<'a> LabelsIter<'a> {
     }
 
     fn text(&mut self) -> Option<&'a str> {
+        // Packed bytes are made by this file from `str`s alone, so this is a check that cannot fail, not a conversion.
+        std::str::from_utf8(self.bytes()?).ok()
+    }
+
+    #[inline]
+    fn bytes(&mut self) -> Option<&'a [u8]> {
         let (&first, mut rest) = self.rest.split_first()?;
         let mut len = usize::from(first);
         if first == 255 {
@@ -201,8 +217,7 @@ impl<'a> LabelsIter<'a> {
         }
         let (text, rest) = rest.split_at_checked(len)?;
         self.rest = rest;
-        // Packed bytes are made by this file from `str`s alone, so this is a check that cannot fail, not a conversion.
-        std::str::from_utf8(text).ok()
+        Some(text)
     }
 }
 
