@@ -42,6 +42,16 @@ fn float(sample: &Sample) -> Option<u64> {
     }
 }
 
+/// Histograms are equal with equal bounds, as in Prometheus, so one with a NaN among them does not equal itself. That is
+/// sound, since none is valid, but chunks can be made that hold one.
+fn same_float(a: f64, b: f64) -> bool {
+    a == b || a.to_bits() == b.to_bits()
+}
+
+fn same_floats(a: &[f64], b: &[f64]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same_float(*a, *b))
+}
+
 /// Whether two samples hold the same, empty buckets and hints aside.
 fn same(a: &Sample, b: &Sample) -> bool {
     let values = match (&a.value, &b.value) {
@@ -50,13 +60,25 @@ fn same(a: &Sample, b: &Sample) -> bool {
             let (mut a, mut b) = (a.clone(), b.clone());
             a.compact(0);
             b.compact(0);
-            a.equals(&b)
+            same_float(a.zero_threshold, b.zero_threshold)
+                && same_floats(&a.custom_values, &b.custom_values)
+                && Histogram { zero_threshold: 0.0, custom_values: Vec::new(), ..*a }.equals(&Histogram {
+                    zero_threshold: 0.0,
+                    custom_values: Vec::new(),
+                    ..*b
+                })
         }
         (Value::FloatHistogram(a), Value::FloatHistogram(b)) => {
             let (mut a, mut b) = (a.clone(), b.clone());
             a.compact(0);
             b.compact(0);
-            a.equals(&b)
+            same_float(a.zero_threshold, b.zero_threshold)
+                && same_floats(&a.custom_values, &b.custom_values)
+                && FloatHistogram { zero_threshold: 0.0, custom_values: Vec::new(), ..*a }.equals(&FloatHistogram {
+                    zero_threshold: 0.0,
+                    custom_values: Vec::new(),
+                    ..*b
+                })
         }
         _ => false,
     };
