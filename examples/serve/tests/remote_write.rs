@@ -1,11 +1,6 @@
 //! What senders are answered: the order of the checks, the status codes, and what is stored after.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "helpers of tests fail as tests do, and say what they skip"
-)]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
 mod common;
 
@@ -312,26 +307,19 @@ async fn damaged_bodies_are_refused_and_harm_nothing() {
     damage(testdata("golden/wire"), 200).await;
 }
 
-fn shared_wire() -> Option<PathBuf> {
-    let shared = std::env::var_os("NARTHEX_SHARED");
-    if shared.is_none() {
-        println!("skipped: NARTHEX_SHARED does not name the directory with golden/wire");
-    }
-    Some(PathBuf::from(shared?).join("golden/wire"))
+fn shared_wire() -> PathBuf {
+    let shared = std::env::var_os("NARTHEX_SHARED").expect("NARTHEX_SHARED names the directory with golden/wire");
+    PathBuf::from(shared).join("golden/wire")
 }
 
 #[tokio::test]
 #[ignore = "needs NARTHEX_SHARED: all bodies that were recorded"]
 async fn everything_that_prometheus_sent_is_taken_and_found_again() {
-    if let Some(dir) = shared_wire() {
-        send_and_find(dir).await;
-    }
+    send_and_find(shared_wire()).await;
 }
 
 #[tokio::test]
 #[ignore = "needs NARTHEX_SHARED, and some minutes"]
 async fn ten_thousand_damaged_bodies_are_refused_and_harm_nothing() {
-    if let Some(dir) = shared_wire() {
-        damage(dir, 10_000).await;
-    }
+    damage(shared_wire(), 10_000).await;
 }
