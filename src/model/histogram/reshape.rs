@@ -2,6 +2,24 @@
 
 use super::{CUSTOM_BUCKETS_SCHEMA, FloatHistogram, Histogram, HistogramError, Span};
 
+/// A bucket's count.
+pub(super) trait Count: Copy + Default + PartialEq {
+    fn plus(self, more: Self) -> Self;
+}
+
+impl Count for i64 {
+    /// Counts read from a file may be anything: their sum must not panic.
+    fn plus(self, more: Self) -> Self {
+        self.wrapping_add(more)
+    }
+}
+
+impl Count for f64 {
+    fn plus(self, more: Self) -> Self {
+        self + more
+    }
+}
+
 /// Collects buckets in ascending order into as few spans as they fit.
 pub(super) struct SpanBuilder<T> {
     spans: Vec<Span>,
@@ -10,7 +28,7 @@ pub(super) struct SpanBuilder<T> {
     next: i64,
 }
 
-impl<T: Copy + Default + std::ops::AddAssign> SpanBuilder<T> {
+impl<T: Count> SpanBuilder<T> {
     pub(super) fn new() -> Self {
         Self { spans: Vec::new(), buckets: Vec::new(), next: 0 }
     }
@@ -18,7 +36,7 @@ impl<T: Copy + Default + std::ops::AddAssign> SpanBuilder<T> {
     /// Adds `count` to the bucket `index`, which is the last one or one after it.
     pub(super) fn add(&mut self, index: i64, count: T) {
         if let (Some(last), true) = (self.buckets.last_mut(), index < self.next) {
-            *last += count;
+            *last = last.plus(count);
             return;
         }
         match self.spans.last_mut() {
@@ -44,10 +62,7 @@ impl<T: Copy + Default + std::ops::AddAssign> SpanBuilder<T> {
 }
 
 /// Leaves empty buckets out, except for up to `max_empty` in a row between others.
-fn compacted<T>(buckets: impl Iterator<Item = (i64, T)>, max_empty: usize) -> (Vec<Span>, Vec<T>)
-where
-    T: Copy + Default + PartialEq + std::ops::AddAssign,
-{
+fn compacted<T: Count>(buckets: impl Iterator<Item = (i64, T)>, max_empty: usize) -> (Vec<Span>, Vec<T>) {
     let mut builder = SpanBuilder::new();
     for (index, count) in buckets.filter(|(_, count)| *count != T::default()) {
         builder.bridge(index, max_empty);
@@ -57,10 +72,7 @@ where
 }
 
 /// The buckets of a schema coarser by `steps`.
-fn reduced<T>(buckets: impl Iterator<Item = (i64, T)>, steps: u32) -> (Vec<Span>, Vec<T>)
-where
-    T: Copy + Default + std::ops::AddAssign,
-{
+fn reduced<T: Count>(buckets: impl Iterator<Item = (i64, T)>, steps: u32) -> (Vec<Span>, Vec<T>) {
     let mut builder = SpanBuilder::new();
     for (index, count) in buckets {
         builder.add(((index - 1) >> steps) + 1, count);
@@ -132,12 +144,10 @@ impl Histogram {
         let steps = steps(self.schema, schema)?;
         check(&self.positive_spans, self.positive_buckets.len())?;
         check(&self.negative_spans, self.negative_buckets.len())?;
-        let (spans, counts) = reduced(self.positive_counts().map(wrapping), steps);
-        (self.positive_spans, self.positive_buckets) =
-            (spans, to_deltas(counts.into_iter().map(|count| count.0).collect()));
-        let (spans, counts) = reduced(self.negative_counts().map(wrapping), steps);
-        (self.negative_spans, self.negative_buckets) =
-            (spans, to_deltas(counts.into_iter().map(|count| count.0).collect()));
+        let (spans, counts) = reduced(self.positive_counts(), steps);
+        (self.positive_spans, self.positive_buckets) = (spans, to_deltas(counts));
+        let (spans, counts) = reduced(self.negative_counts(), steps);
+        (self.negative_spans, self.negative_buckets) = (spans, to_deltas(counts));
         self.schema = schema;
         Ok(())
     }
@@ -156,11 +166,6 @@ impl Histogram {
             && same_spans(&self.positive_spans, &other.positive_spans)
             && self.positive_buckets == other.positive_buckets
     }
-}
-
-/// Counts read from a file may be anything: their sum must not panic.
-fn wrapping((index, count): (i64, i64)) -> (i64, std::num::Wrapping<i64>) {
-    (index, std::num::Wrapping(count))
 }
 
 impl FloatHistogram {
