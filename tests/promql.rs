@@ -2,7 +2,6 @@
 
 #![expect(clippy::disallowed_methods, reason = "this test reads its own files; there is nothing to simulate")]
 #![expect(clippy::unwrap_used, reason = "a file that cannot be read fails the test")]
-#![expect(clippy::print_stdout, reason = "what is not run is said aloud")]
 #![expect(clippy::expect_used, reason = "what a test needs is there, or it fails")]
 use std::path::{Path, PathBuf};
 
