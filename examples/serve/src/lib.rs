@@ -2,7 +2,7 @@
 //!
 //! [`App`] is what a router serves: a [`Storage`] (a data directory that is owned, or one that is only read) behind a gate
 //! that is closed until it is open. [`routes::router`] puts the paths of Prometheus on it: the query API ([`api`]), remote
-//! write ([`write`]) where the storage takes it, and the handful of paths that every monitored program has ([`ops`]).
+//! write ([`mod@write`]) where the storage takes it, and the handful of paths that every monitored program has ([`ops`]).
 //!
 //! The library is synchronous. A request is read and answered by the async runtime; what happens in between (decode,
 //! append, evaluate, compress) runs on threads for blocking work, of which each kind has a small fixed number: see

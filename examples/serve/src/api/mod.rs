@@ -1,6 +1,6 @@
 //! Prometheus's HTTP API for queries: `/api/v1/…`.
 //!
-//! An endpoint is a synchronous function from a [`Call`] to an [`Answer`]. [`endpoint`] is what stands between it and
+//! An endpoint is a synchronous function from a `Call` to an `Answer`. `endpoint` is what stands between it and
 //! HTTP: it reads the form, waits for a turn, runs the function on a thread for blocking work, counts it, and writes the
 //! answer with Prometheus's status codes, CORS headers and compression. When the client goes away, the query is
 //! cancelled.
