@@ -137,6 +137,11 @@ impl OffsetTable {
             ));
         }
         all.sort();
+        // Two lists for a pair would be two answers: neither can be known to be the right one.
+        let twice = all.array_windows().find(|[a, b]| (a.0, a.1) == (b.0, b.1));
+        if let Some([(name, value, _), (_, _, start)]) = twice {
+            return Err(self.place().corrupt(format!("entry at {start}: {name}={value:?} stands there twice")));
+        }
         for (rank, (name, _, start)) in all.into_iter().enumerate() {
             self.note(name, rank as u32, start);
         }
