@@ -4,16 +4,17 @@
 
 mod common;
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use common::proto::{compress, series};
 use common::{Connection, Program, Scratch, WRITE_HEADERS, api};
 
 const T0: i64 = 1_795_268_000_000;
-/// Requests of one sender are so far apart in the samples' time: near enough that no sender runs ahead of the others by
-/// more than the head keeps open.
+/// Requests of one sender are so far apart in the samples' time, in milliseconds.
 const STEP: i64 = 100;
+/// Requests that a sender may be ahead of another: half of the minute that the head keeps open.
+const MOST_AHEAD: i64 = 300;
 const SENDERS: usize = 4;
 const SERIES: usize = 50;
 const KILLS: usize = 10;
@@ -33,11 +34,17 @@ fn body(sender: usize, n: i64) -> Vec<u8> {
     compress(&message)
 }
 
-/// Sends requests from `next` on until the receiver is gone; `next` is the first that is not acknowledged.
-fn stream(port: u16, sender: usize, next: &AtomicI64) {
+/// Sends requests from the sender's next on until the receiver is gone; its next is the first that is not acknowledged.
+fn stream(port: u16, sender: usize, all: &[AtomicI64], gone: &AtomicBool) {
     let Ok(mut connection) = Connection::open(port) else { return };
-    loop {
+    let next = &all[sender];
+    while !gone.load(Ordering::Relaxed) {
         let n = next.load(Ordering::Relaxed);
+        // Senders stay together: who falls half a block behind the newest sample is too late, by the head's rules.
+        if all.iter().any(|other| other.load(Ordering::Relaxed) + MOST_AHEAD < n) {
+            std::thread::sleep(Duration::from_millis(1));
+            continue;
+        }
         match connection.send("POST", "/api/v1/write", WRITE_HEADERS, &body(sender, n)) {
             Ok((204, _)) => next.store(n + 1, Ordering::Relaxed),
             Ok((status, text)) => panic!("sender {sender}, request {n}: {status} {}", String::from_utf8_lossy(&text)),
@@ -86,13 +93,16 @@ fn killed_ten_times_it_keeps_every_sample_that_it_acknowledged() {
         let mut receiver = Program::receiver(&scratch.0, &flags);
         check(receiver.port, &next);
         let port = receiver.port;
+        let gone = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            for (sender, next) in next.iter().enumerate() {
-                scope.spawn(move || stream(port, sender, next));
+            let (next, gone) = (&next, &gone);
+            for sender in 0..SENDERS {
+                scope.spawn(move || stream(port, sender, next, gone));
             }
             // Not always at the same point of whatever it does.
             std::thread::sleep(Duration::from_millis(300 + 137 * kill as u64 % 500));
             receiver.kill();
+            gone.store(true, Ordering::Relaxed);
         });
     }
     let mut receiver = Program::receiver(&scratch.0, &flags);
