@@ -52,9 +52,12 @@
 //! | [`wal`], [`head`] | what is being written |
 //! | [`query`] | select, merge, decode over any source |
 //! | [`compact`], [`db`] | blocks out of blocks and heads; one directory, opened |
+//! | `bucket` | blocks in object storage, in Thanos's layout (feature) |
 //! | `promql`, `wire` | the query language; others' formats (features) |
 
 pub mod block;
+#[cfg(feature = "bucket")]
+pub mod bucket;
 pub mod budget;
 pub mod chunk;
 pub mod codec;

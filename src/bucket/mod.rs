@@ -1,0 +1,15 @@
+//! Blocks in object storage, in Thanos's layout: shipped there, listed, and read where they lie.
+//!
+//! A [`Bucket`] is an object store behind a counter: every request that leaves goes through it, so that what a query
+//! costs can be said. Below it, `<ULID>/meta.json`, `<ULID>/index` and `<ULID>/chunks/000001` are what they are on a
+//! disk; `meta.json` is written last and says that the block is whole. `docs/thanos.md` has the layout.
+//!
+//! This is the one room that speaks async inside. It starts no runtime: it runs on the handle that it is given, and what
+//! it offers to others blocks, so a caller that is itself async calls it from a thread for blocking work.
+
+#![warn(clippy::indexing_slicing)]
+
+mod store;
+
+pub use object_store::ObjectStore;
+pub use store::{Bucket, Operation, OperationCounts, StoredObject};
