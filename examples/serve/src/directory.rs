@@ -13,7 +13,7 @@ use narthex::query::Source;
 use narthex::wire::remote_write::{HistogramValue, Series, WriteRequest};
 use parking_lot::Mutex;
 
-use crate::storage::{Gauges, Storage, StorageStatus, Written};
+use crate::storage::{BlocksStatus, Gauges, Place, Storage, StorageStatus, Written};
 
 /// A directory that this program owns.
 #[derive(Debug, Clone)]
@@ -67,6 +67,10 @@ impl Storage for Owned {
 
     fn status(&self, limit: usize) -> Result<StorageStatus> {
         Ok(status(self.db.head(), &self.db.status(), limit))
+    }
+
+    fn blocks(&self) -> Result<BlocksStatus> {
+        Ok(blocks(self.db.status()))
     }
 }
 
@@ -200,6 +204,23 @@ impl Storage for Beside {
         let db = self.now()?;
         Ok(status(db.head(), &db.status(), limit))
     }
+
+    fn blocks(&self) -> Result<BlocksStatus> {
+        Ok(blocks(self.now()?.status()))
+    }
+}
+
+/// The blocks of a data directory.
+fn blocks(status: Status) -> BlocksStatus {
+    let mut blocks = BlocksStatus::default();
+    for block in status.blocks {
+        blocks.add(block.meta, Some(block.bytes), Place::Local, None);
+    }
+    for damaged in status.quarantined {
+        let name = damaged.path.file_name().unwrap_or(damaged.path.as_os_str());
+        blocks.add_unreadable(name.to_string_lossy(), Place::Local, damaged.reason);
+    }
+    blocks
 }
 
 fn gauges(head: &Arc<Head>, status: &Status) -> Gauges {

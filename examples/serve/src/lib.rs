@@ -23,4 +23,4 @@ pub mod storage;
 pub mod write;
 
 pub use app::{App, Limits};
-pub use storage::{Storage, StorageStatus, Written};
+pub use storage::{BlockRow, BlocksStatus, Place, Storage, StorageStatus, Written};

@@ -5,6 +5,7 @@
 //! answer with Prometheus's status codes, CORS headers and compression. When the client goes away, the query is
 //! cancelled.
 
+mod blocks;
 mod metadata;
 mod query;
 mod series;
@@ -38,6 +39,7 @@ pub(crate) fn router() -> Router<App> {
         .route("/query_range", get_post("/api/v1/query_range", Turn::Query, query::range))
         .route("/query_exemplars", get_post("/api/v1/query_exemplars", Turn::Query, query::exemplars))
         .route("/format_query", get_post("/api/v1/format_query", Turn::None, query::format))
+        .route("/parse_query", get_post("/api/v1/parse_query", Turn::None, query::parse))
         .route("/series", get_post("/api/v1/series", Turn::Query, series::series))
         .route("/labels", get_post("/api/v1/labels", Turn::Query, series::label_names))
         .route("/label/{name}/values", get("/api/v1/label/:name/values", Turn::Query, series::label_values))
@@ -50,6 +52,8 @@ pub(crate) fn router() -> Router<App> {
         .route("/status/runtimeinfo", get("/api/v1/status/runtimeinfo", Turn::None, status::runtimeinfo))
         .route("/status/flags", get("/api/v1/status/flags", Turn::None, status::flags))
         .route("/status/tsdb", get("/api/v1/status/tsdb", Turn::Query, status::tsdb))
+        .route("/status/tsdb/blocks", get("/api/v1/status/tsdb/blocks", Turn::None, blocks::tsdb_blocks))
+        .route("/status/blocks", get("/api/v1/status/blocks", Turn::None, blocks::blocks))
 }
 
 /// Whether an endpoint waits for its turn among the queries.
@@ -144,6 +148,12 @@ impl Answer {
     pub(crate) fn new(data: Vec<u8>) -> Self {
         Self { data, ..Self::default() }
     }
+}
+
+/// An answer of which nothing is to the byte.
+fn value(value: &serde_json::Value) -> Result<Answer, ApiError> {
+    let data = serde_json::to_vec(value);
+    data.map(Answer::new).map_err(|error| ApiError { kind: ApiErrorKind::Internal, text: error.to_string() })
 }
 
 /// Why a call fails: the type decides the status code.

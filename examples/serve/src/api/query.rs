@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use narthex::budget::{Budget, BudgetLimits};
+use narthex::model::TimeRange;
 use narthex::promql::ast::ValueType;
 use narthex::promql::{self, Engine, EngineOptions, QueryResult, Value};
 
 use super::{Answer, ApiError, Call};
 use crate::form::{parse_limit, parse_limit_span, parse_span_ns, parse_time, quoted};
-use crate::json::{put_text, put_value};
+use crate::json::{put_labels, put_list, put_quoted_float, put_text, put_timestamp, put_value};
 
 /// A range query may not ask for more steps: a week by minutes, a year by hours.
 const MAX_STEPS: i64 = 11_000;
@@ -161,10 +162,44 @@ pub(super) fn format(call: &Call) -> Result<Answer, ApiError> {
     Ok(answer)
 }
 
-/// Exemplars are stored in memory and not yet answered.
+/// The query's tree, for those who draw it.
+pub(super) fn parse(call: &Call) -> Result<Answer, ApiError> {
+    let expr = promql::parse(call.form.get("query")).map_err(|error| ApiError::parameter("query", error))?;
+    super::value(&promql::to_json(&expr))
+}
+
+/// Exemplars of the series that any selector of the query finds. They are kept in memory alone.
 ///
-/// Grafana asks with milliseconds where seconds belong, so nothing about the times is refused.
+/// Grafana asks with milliseconds where seconds belong: a time far ahead is no error.
 pub(super) fn exemplars(call: &Call) -> Result<Answer, ApiError> {
-    promql::parse(call.form.get("query")).map_err(|error| ApiError::bad_data(error.to_string()))?;
-    Ok(Answer::new(b"[]".to_vec()))
+    let time = |name: &str, default: i64| match call.form.get(name) {
+        "" => Ok(default),
+        text => parse_time(text)
+            .map_err(|error| ApiError::parameter(name, format!("invalid time value for '{name}': {error}"))),
+    };
+    let range = TimeRange::new(time("start", i64::MIN)?, time("end", i64::MAX)?);
+    if range.max < range.min {
+        return Err(ApiError::bad_data("end timestamp must not be before start timestamp"));
+    }
+    let expr = promql::parse(call.form.get("query")).map_err(|error| ApiError::bad_data(error.to_string()))?;
+    let mut selectors = Vec::new();
+    expr.for_each_selector(&mut |selector| selectors.push(selector.matchers.as_slice()));
+    let mut answer = Answer::default();
+    let found = if selectors.is_empty() { Vec::new() } else { call.storage.source()?.exemplars(range, &selectors)? };
+    put_list(&mut answer.data, &found, |out, (labels, exemplars)| {
+        out.extend_from_slice(b"{\"seriesLabels\":");
+        put_labels(out, labels);
+        out.extend_from_slice(b",\"exemplars\":");
+        put_list(out, exemplars, |out, exemplar| {
+            out.extend_from_slice(b"{\"labels\":");
+            put_labels(out, &exemplar.labels);
+            out.extend_from_slice(b",\"value\":");
+            put_quoted_float(out, exemplar.value);
+            out.extend_from_slice(b",\"timestamp\":");
+            put_timestamp(out, exemplar.t);
+            out.push(b'}');
+        });
+        out.push(b'}');
+    });
+    Ok(answer)
 }

@@ -2,13 +2,8 @@
 
 use serde_json::json;
 
-use super::{Answer, ApiError, ApiErrorKind, Call};
+use super::{Answer, ApiError, Call, value};
 use crate::form::go_int;
-
-fn value(value: &serde_json::Value) -> Result<Answer, ApiError> {
-    let data = serde_json::to_vec(value);
-    data.map(Answer::new).map_err(|error| ApiError { kind: ApiErrorKind::Internal, text: error.to_string() })
-}
 
 /// No `features`: clients that see that key take the server for another product.
 pub(super) fn buildinfo(call: &Call) -> Result<Answer, ApiError> {
