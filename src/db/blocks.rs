@@ -1,5 +1,6 @@
 //! The blocks of a directory: found, opened, replaced, dropped.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -32,6 +33,12 @@ pub trait BlockGuard: Send + Sync {
     fn may_drop(&self, meta: &BlockMeta, dir: &Path) -> bool;
 }
 
+impl fmt::Debug for dyn BlockGuard {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("BlockGuard")
+    }
+}
+
 /// What a look through the directory found.
 #[derive(Debug, Default)]
 struct Found {
@@ -46,7 +53,7 @@ pub(super) struct Blocks {
     env: Env,
     dir: PathBuf,
     current: RwLock<Served>,
-    guard: RwLock<Option<Arc<dyn BlockGuard>>>,
+    guard: Option<Arc<dyn BlockGuard>>,
 }
 
 #[derive(Clone, Default)]
@@ -56,18 +63,12 @@ struct Served {
 }
 
 impl Blocks {
-    /// Opens the blocks in `dir`; writes nothing.
-    pub(super) fn open(env: &Env, dir: &Path) -> Result<Self> {
-        let blocks =
-            Self { env: env.clone(), dir: dir.to_owned(), current: RwLock::default(), guard: RwLock::default() };
+    /// Opens the blocks in `dir`; writes nothing. `guard` is asked before one is dropped.
+    pub(super) fn open(env: &Env, dir: &Path, guard: Option<Arc<dyn BlockGuard>>) -> Result<Self> {
+        let blocks = Self { env: env.clone(), dir: dir.to_owned(), current: RwLock::default(), guard };
         let found = blocks.look()?;
         blocks.serve(found.blocks, found.quarantined);
         Ok(blocks)
-    }
-
-    /// Who is asked before a block is dropped.
-    pub(super) fn set_guard(&self, guard: Arc<dyn BlockGuard>) {
-        *self.guard.write() = Some(guard);
     }
 
     /// The blocks that are served now, by the time where they begin.
@@ -106,12 +107,12 @@ impl Blocks {
         let mut drop: FixedSet<Ulid> =
             expired(blocks.iter().map(kept).collect(), other_bytes, retention).into_iter().collect();
         drop.extend(blocks.iter().map(|block| block.meta()).filter(|m| m.compaction.deletable).map(|m| m.ulid));
-        let guard = self.guard.read().clone();
+        let guard = self.guard.as_ref();
         let mut dropped = Vec::new();
         blocks.retain(|block| {
             let meta = block.meta();
-            let goes = drop.contains(&meta.ulid)
-                && guard.as_ref().is_none_or(|guard| guard.may_drop(meta, &self.path(meta.ulid)));
+            let goes =
+                drop.contains(&meta.ulid) && guard.is_none_or(|guard| guard.may_drop(meta, &self.path(meta.ulid)));
             if goes {
                 dropped.push(meta.ulid);
             }

@@ -113,7 +113,7 @@ impl Db {
             _ => Error::from(error).context(format_args!("locking {}", dir.display())),
         })?;
         Blocks::remove_leftovers(env, dir)?;
-        let blocks = Blocks::open(env, dir)?;
+        let blocks = Blocks::open(env, dir, options.block_guard.clone())?;
         let floor = blocks.complete_until().unwrap_or(i64::MIN);
         let (head, replayed) = Head::open(env, &dir.join(WAL_DIR), options.head(), options.log(), floor)?;
         for damage in &replayed.damage {
@@ -190,9 +190,10 @@ impl Db {
         DbSource::new(&self.inner.head, &self.inner.blocks)
     }
 
-    /// Who is asked before a block is dropped; see [`BlockGuard`].
-    pub fn set_block_guard(&self, guard: Arc<dyn BlockGuard>) {
-        self.inner.blocks.set_guard(guard);
+    /// The directories of the blocks that are served, by the time where they begin.
+    #[must_use]
+    pub fn block_dirs(&self) -> Vec<PathBuf> {
+        self.inner.blocks.all().iter().map(|block| block.dir().to_owned()).collect()
     }
 
     /// Does what is due: syncs the log, cuts full blocks from the head, shortens the log, drops blocks that are replaced

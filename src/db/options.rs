@@ -1,7 +1,9 @@
 //! What an opener may choose.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::BlockGuard;
 use crate::head::HeadOptions;
 use crate::wal::{Compression, Durability, LogOptions, segment};
 
@@ -35,6 +37,8 @@ pub struct Options {
     pub background: bool,
     /// How often that thread looks: 1 min.
     pub maintenance_interval: Duration,
+    /// Who is asked before a block is dropped; nobody.
+    pub block_guard: Option<Arc<dyn BlockGuard>>,
 }
 
 /// When blocks are dropped. Time is relative to the newest block, not to the clock: a database that nobody writes to
@@ -63,6 +67,7 @@ impl Default for Options {
             append_only: false,
             background: false,
             maintenance_interval: Duration::from_secs(60),
+            block_guard: None,
         }
     }
 }

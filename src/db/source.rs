@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::blocks::Blocks;
-use crate::block::Block;
+use crate::block::{Block, Ulid};
 use crate::error::Result;
 use crate::head::Head;
 use crate::model::{Exemplar, Labels, Matcher, Metadata, TimeRange};
@@ -13,6 +13,7 @@ use crate::query::{BlockSource, HeadSource, Merged, SelectRequest, SeriesSet, So
 #[derive(Clone)]
 pub struct DbSource {
     merged: Merged,
+    blocks: Arc<[Ulid]>,
 }
 
 impl std::fmt::Debug for DbSource {
@@ -30,9 +31,19 @@ impl DbSource {
         // Which sample wins where two have the same time: the head's, then what was cut from it in order, then the
         // older block's.
         blocks.sort_by_key(|block| (block.meta().compaction.is_hinted(), block.meta().ulid));
+        let ulids = blocks.iter().map(|block| block.meta().ulid).collect();
         let mut sources: Vec<Arc<dyn Source>> = vec![Arc::new(head)];
         sources.extend(blocks.into_iter().map(|block| Arc::new(BlockSource::new(block)) as Arc<dyn Source>));
-        Self { merged: Merged::new(sources) }
+        Self { merged: Merged::new(sources), blocks: ulids }
+    }
+
+    /// The blocks that are seen through it. Whoever has copies of them elsewhere leaves those out.
+    ///
+    /// A block leaves the directory only when its [`BlockGuard`](super::BlockGuard) lets it. If that says yes only once
+    /// the copy is in a list, whoever takes a source first and looks at the list then finds every block in one of the two.
+    #[must_use]
+    pub fn blocks(&self) -> &[Ulid] {
+        &self.blocks
     }
 }
 

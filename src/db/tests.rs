@@ -5,6 +5,7 @@ use crate::fs::sim::SimHandle;
 use crate::model::{Labels, MatchOp};
 use crate::query::{SelectRequest, Source, series_samples};
 use crate::wal::Durability;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 const HOUR: i64 = 3_600_000;
@@ -206,26 +207,35 @@ fn a_reader_of_nothing_says_so() {
     assert_eq!(content(&ReadOnlyDb::open_with(&env, dir()).unwrap().source()), []);
 }
 
-#[test]
-fn blocks_beyond_retention_are_dropped_unless_somebody_needs_them() {
-    struct Needs;
-    impl BlockGuard for Needs {
-        fn may_drop(&self, _: &BlockMeta, _: &Path) -> bool {
-            false
-        }
+/// Lets blocks go when it is told to.
+#[derive(Default)]
+struct Gate(AtomicBool);
+
+impl BlockGuard for Gate {
+    fn may_drop(&self, _: &BlockMeta, _: &Path) -> bool {
+        self.0.load(Ordering::Relaxed)
     }
+}
+
+#[test]
+fn a_block_beyond_retention_stays_until_its_guard_lets_it_go() {
     let (env, _machine) = machine();
+    let gate = Arc::new(Gate::default());
     let retention = Retention { time: Some(4 * HOUR), bytes: None };
-    let db = Db::open_with(&env, dir(), Options { retention, ..options() }).unwrap();
-    db.set_block_guard(Arc::new(Needs));
+    let options = Options { retention, block_guard: Some(gate.clone()), ..options() };
+    let db = Db::open_with(&env, dir(), options).unwrap();
     fill(&db, 0..10);
     assert_eq!(db.maintain().unwrap().dropped, []);
     assert_eq!(blocks(&db), [(0, 2), (2, 4), (4, 6), (6, 8)]);
-    db.close().unwrap();
-    let db = Db::open_with(&env, dir(), Options { retention, ..options() }).unwrap();
-    assert_eq!(db.maintain().unwrap().dropped.len(), 2);
+    assert_eq!(content(&db.source()), expected(0..10));
+    let before = db.source();
+    gate.0.store(true, Ordering::Relaxed);
+    let dropped = db.maintain().unwrap().dropped;
+    assert_eq!(dropped, before.blocks()[..2]);
+    assert_eq!(db.source().blocks(), &before.blocks()[2..]);
     assert_eq!(blocks(&db), [(4, 6), (6, 8)]);
     assert_eq!(content(&db.source()), expected(4..10));
+    assert_eq!(content(&before), expected(0..10), "who looked before sees them still");
 }
 
 #[test]

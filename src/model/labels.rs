@@ -121,6 +121,25 @@ impl Labels {
         }
         Self { packed: packed.into() }
     }
+
+    /// A copy with the labels of `over` in it; where both have a name, `over`'s value stands.
+    #[must_use]
+    pub fn with(&self, over: &Self) -> Self {
+        let mut packed = Vec::with_capacity(self.packed.len() + over.packed.len());
+        let mut put = |(name, value): (&str, &str)| {
+            put_text(&mut packed, name);
+            put_text(&mut packed, value);
+        };
+        let mut over = over.iter().peekable();
+        for own in self {
+            while let Some(before) = over.next_if(|(name, _)| *name < own.0) {
+                put(before);
+            }
+            put(over.next_if(|(name, _)| *name == own.0).unwrap_or(own));
+        }
+        over.for_each(put);
+        Self { packed: packed.into() }
+    }
 }
 
 impl PartialOrd for Labels {
@@ -439,6 +458,13 @@ mod tests {
             model.retain(|_, value| !value.is_empty());
             let labels = Labels::from_pairs(pairs.iter().map(|(n, v)| (n, v)));
             prop_assert_eq!(labels.iter().collect::<Vec<_>>(), model.into_iter().collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn labels_put_over_others_win(own in prop::collection::vec(("[a-d]{1,2}", "[x-z]{0,2}"), 0..5),
+                                      over in prop::collection::vec(("[a-d]{1,2}", "[x-z]{0,2}"), 0..3)) {
+            let (own, over) = (Labels::from_pairs(own), Labels::from_pairs(over));
+            prop_assert_eq!(own.with(&over), Labels::from_pairs(own.iter().chain(&over)));
         }
 
         #[test]

@@ -3,7 +3,8 @@
 //! A [`Source`] is whatever can be asked for series: a block, the head, both merged, later a block in object storage or
 //! another node. It answers a [`SelectRequest`] with a [`SeriesSet`]: series in label order, each with its chunks still
 //! encoded, so that a query which only counts series decodes nothing, and one that aggregates decodes a series at a time.
-//! [`Merged`] makes one source of several, and [`SeriesDecoder`] turns one series' chunks into columns.
+//! [`Merged`] makes one source of several, [`WithLabels`] adds labels to all series of one, and [`SeriesDecoder`] turns
+//! one series' chunks into columns.
 //!
 //! Two promises hold for every source. Series come in label order, each label set once. And **the first write wins**:
 //! where chunks of a series overlap, the sample of the chunk that stands earlier in [`Series::chunks`] is the one that a
@@ -20,6 +21,7 @@ mod columns;
 mod head;
 mod merge;
 mod samples;
+mod with_labels;
 
 use std::fmt;
 use std::sync::Arc;
@@ -35,6 +37,7 @@ pub use columns::{Columns, SeriesDecoder};
 pub use head::HeadSource;
 pub use merge::{Merged, merge_sets, merge_sorted_strings};
 pub use samples::series_samples;
+pub use with_labels::{WithLabels, add_labels, replace_labels, strip_matchers};
 
 /// What a caller wants from a [`Source`], and what it may cost.
 #[derive(Debug, Clone, Copy)]
