@@ -4,9 +4,12 @@
 //! divided by each other. Rates are given by the wall and by the CPU second; memory is what `/proc` says after the step,
 //! `anon_mib` being the part that is not a mapped file.
 
+mod lap;
+mod merge;
+mod queries;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use narthex::block::Block;
@@ -18,9 +21,9 @@ use narthex::model::{MatchOp, Matcher, TimeRange};
 use narthex::query::{BlockSource, SelectRequest, SeriesDecoder, Source};
 use narthex::testkit::{T0, Workload};
 use narthex::wal::{Compression, Durability, LogOptions};
-use rustix::time::{ClockId, clock_gettime};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
+use self::lap::Lap;
 use crate::CommandResult;
 
 /// The steps that can be measured.
@@ -32,10 +35,21 @@ pub(crate) enum Command {
     Replay(Size),
     /// Opens the directory, writes its head's first two hours as a block and forgets them in the head.
     Headcompact(Size),
+    /// Opens the directory and writes every full two hours of its head as a block.
+    Blocks(Size),
+    /// Merges all blocks of the directory into one and leaves it beside them; `work` is how many there were.
+    Compact {
+        /// The data directory.
+        #[arg(long)]
+        dir: PathBuf,
+    },
     /// Reads every sample of the directory's first block.
     Scan(Size),
     /// Five selections of labels from the first block, each 20 times.
     Select(Size),
+    /// The ten range queries of the figures, or one's own, over the directory: each twice, in process. `wall_s` is the
+    /// second time, `first_s` the first, `work` the samples that were read.
+    Query(queries::Queries),
 }
 
 /// How much, and where.
@@ -77,6 +91,9 @@ pub(crate) fn run(command: Command) -> CommandResult {
             )
         }
         Command::Headcompact(size) => headcompact(&env, &size),
+        Command::Blocks(size) => merge::blocks(&env, &size),
+        Command::Compact { dir } => merge::compact(&env, &dir),
+        Command::Query(asked) => queries::run(&env, &asked),
         Command::Scan(size) => scan(&env, &size),
         Command::Select(size) => select(&env, &size),
     }
@@ -202,70 +219,4 @@ fn bytes_below(env: &Env, dir: &Path) -> std::io::Result<u64> {
         };
     }
     Ok(bytes)
-}
-
-/// Where a step began.
-struct Lap {
-    env: Env,
-    wall: Duration,
-    cpu: Duration,
-    anon_mib: f64,
-    rss_mib: f64,
-}
-
-impl Lap {
-    fn start(env: &Env) -> std::io::Result<Self> {
-        let [rss_mib, anon_mib, _] = memory(env)?;
-        Ok(Self { env: env.clone(), wall: env.clock.monotonic(), cpu: cpu(), anon_mib, rss_mib })
-    }
-
-    /// Bytes of anonymous memory more than at the start.
-    fn anon_since(&self) -> std::io::Result<f64> {
-        let [_, anon_mib, _] = memory(&self.env)?;
-        Ok((anon_mib - self.anon_mib) * f64::from(1 << 20))
-    }
-
-    #[expect(clippy::print_stdout, reason = "the program's output")]
-    fn done(&self, step: &str, work: f64, more: Value) -> CommandResult {
-        let wall = (self.env.clock.monotonic() - self.wall).as_secs_f64();
-        let cpu = (cpu() - self.cpu).as_secs_f64();
-        let [rss_mib, anon_mib, hwm_mib] = memory(&self.env)?;
-        let mut line = Map::new();
-        let numbers = [
-            ("wall_s", wall),
-            ("cpu_s", cpu),
-            ("work", work),
-            ("per_s", work / wall),
-            ("per_cpu_s", work / cpu),
-            ("rss_mib", rss_mib),
-            ("anon_mib", anon_mib),
-            ("hwm_mib", hwm_mib),
-            ("base_rss", self.rss_mib),
-            ("base_anon", self.anon_mib),
-        ];
-        line.insert("step".into(), step.into());
-        line.extend(numbers.map(|(key, number)| (key.into(), json!(number))));
-        if let Value::Object(more) = more {
-            line.extend(more);
-        }
-        println!("{}", Value::Object(line));
-        Ok(())
-    }
-}
-
-/// CPU time of this process so far, all threads.
-fn cpu() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
-}
-
-/// MiB: resident, anonymous, the most that was ever resident.
-fn memory(env: &Env) -> std::io::Result<[f64; 3]> {
-    let bytes = env.fs.read(Path::new("/proc/self/status"))?;
-    let text = String::from_utf8_lossy(&bytes);
-    let kib = |key: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
-        line.and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or(0.0)
-    };
-    Ok(["VmRSS", "RssAnon", "VmHWM"].map(|key| kib(key) / 1024.0))
 }
