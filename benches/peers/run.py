@@ -1,108 +1,363 @@
 #!/usr/bin/env python3
-"""Runs the workload through narthex and through Prometheus's TSDB in turn, and prints the ratios as a Markdown table.
+"""Runs the workload through narthex and through Prometheus in turn, and prints the figures as Markdown tables.
 
     benches/peers/run.py --narthex target/release/narthex --peer PATH/peer [--rounds 3] [--series 100000] [--samples 480]
+        [--compact-series 50000]
+        [--query target/release/query --reference PATH/reference]
+        [--receiver target/release/receiver --rwload PATH/rwload [--prometheus /usr/bin/prometheus]]
 
-`peer` is a program that drives Prometheus's tsdb package with the same series and values and prints the same JSON lines.
-Each round does every step on both sides before the next begins, so that a machine's mood hits both; the table shows the
-median over the rounds of each round's ratio. Rates are per CPU second; memory is anonymous memory above the step's start.
+`peer` drives Prometheus's tsdb package with the same series and values and prints the same JSON lines; `reference` serves
+Prometheus's engine over HTTP; `rwload` sends remote write. What is not given is left out of the figures. Each round does
+every step on both sides before the next step begins, so that a machine's mood hits both; a ratio is the median of the
+rounds' ratios, above 1 where narthex is better. Rates are per CPU second and per second of wall time; memory is anonymous
+memory, and a step's peak is looked for every few milliseconds, from outside, on both sides alike.
 """
 
 import argparse
 import json
+import os
 import shutil
+import signal
+import socket
 import statistics
 import subprocess
 import tempfile
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
 from collections import defaultdict
 from pathlib import Path
 
-
-def lines(command):
-    """The JSON objects that `command` prints, one a line."""
-    done = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, check=True, text=True)
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+T0 = 1_700_006_400
+SPAN = 7185
+QUERIES = Path(__file__).with_name("queries.txt")
 
 
-def steps(rows):
+def anonymous_mib(pid):
+    """Anonymous memory of a process, MiB; 0 when it has gone."""
+    try:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) / 1024
+    except OSError:
+        pass
+    return 0
+
+
+def cpu_seconds(pid):
+    """CPU seconds of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class Peak:
+    """The most anonymous memory that a process had."""
+
+    def __init__(self, pid):
+        self.mib, self.ended = 0, threading.Event()
+        self.thread = threading.Thread(target=self.watch, args=(pid,))
+        self.thread.start()
+
+    def watch(self, pid):
+        while not self.ended.wait(0.005):
+            self.mib = max(self.mib, anonymous_mib(pid))
+
+    def end(self):
+        self.ended.set()
+        self.thread.join()
+        return self.mib
+
+
+def lines(*command):
+    """The JSON objects that a command prints, one a line; each gets the peak of the command's memory."""
+    with subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True) as process:
+        peak = Peak(process.pid)
+        text = process.stdout.read()
+        process.wait()
+        most = peak.end()
+    if process.returncode != 0:
+        raise SystemExit(f"{command[0]} {command[1]}: exit code {process.returncode}")
+    return [{**json.loads(line), "peak_mib": most} for line in text.splitlines() if line.startswith("{")]
+
+
+class Server:
+    """A program that serves HTTP on a free port."""
+
+    def __init__(self, command, ready):
+        """`command` is given the address."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.address = f"127.0.0.1:{free.getsockname()[1]}"
+        parts = [str(part) for part in command(self.address)]
+        self.process = subprocess.Popen(parts, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                self.get(ready)
+                return
+            except (OSError, urllib.error.URLError):
+                if self.process.poll() is not None or time.monotonic() > deadline:
+                    self.process.kill()
+                    raise SystemExit(f"{parts[0]} does not serve") from None
+                time.sleep(0.05)
+
+    def get(self, path, **parameters):
+        url = f"http://{self.address}{path}?{urllib.parse.urlencode(parameters)}"
+        with urllib.request.urlopen(url, timeout=300) as answer:
+            return answer.read()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def named(rows):
     """The rows that are steps, by name; the five selects are numbered."""
     out, selects = {}, 0
     for row in rows:
         name = row.get("step")
-        if name is None:
-            continue
         if name == "select":
             selects += 1
             name = f"select {selects}"
-        out[name] = row
+        if name:
+            out[name] = row
+        # A line without a step belongs to the step before it.
+        elif out:
+            out[list(out)[-1]].update({key: value for key, value in row.items() if key != "peak_mib"})
     return out
 
 
-def round_of(arguments, scratch):
-    size = ["series", arguments.series, "samples", arguments.samples]
+def bytes_below(directory):
+    return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
+
+
+def storage(arguments, scratch):
+    """The steps of one directory; it and its peer's are left behind."""
     theirs, ours = scratch / "peer", scratch / "narthex"
-    peer_size = [f"-{size[0]}", size[1], f"-{size[2]}", size[3], "-dir", theirs]
-    our_size = [f"--{size[0]}", size[1], f"--{size[2]}", size[3], "--dir", ours]
-    noref = max(arguments.samples // 4, 1)
     both = defaultdict(dict)
 
-    def take(side, rows, rename=None):
-        for name, row in steps(rows).items():
-            both[rename or name][side] = row
+    def peer(step, samples=arguments.samples, flags=()):
+        return named(lines(arguments.peer, "-do", step, "-series", arguments.series, "-samples", samples, "-dir", theirs, *flags))
 
-    take("peer", [r for r in lines([arguments.peer, "-do", "ingest", "-noref", *peer_size[:2], "-samples", noref, "-dir", theirs]) if r.get("step") == "append"], "append, labels each time")
-    take("ours", [r for r in lines([arguments.narthex, "bench", "append", "--no-refs", *our_size[:2], "--samples", noref, "--dir", ours]) if r.get("step") == "append"], "append, labels each time")
+    def narthex(step, samples=arguments.samples, flags=()):
+        return named(lines(arguments.narthex, "bench", step, "--series", arguments.series, "--samples", samples, "--dir", ours, *flags))
+
+    def take(theirs, ours, *steps):
+        for step in steps or theirs:
+            both[step] = {"peer": theirs[step], "ours": ours[step]}
+
+    fewer = max(arguments.samples // 4, 1)
+    theirs_noref, ours_noref = peer("ingest", fewer, ["-noref"]), narthex("append", fewer, ["--no-refs"])
+    both["append, labels each time"] = {"peer": theirs_noref["append"], "ours": ours_noref["append"]}
     shutil.rmtree(ours)
-    take("peer", [r for r in lines([arguments.peer, "-do", "ingest", *peer_size]) if r.get("step") == "append"])
-    take("ours", [r for r in lines([arguments.narthex, "bench", "append", *our_size]) if r.get("step") == "append"])
-    take("peer", lines([arguments.peer, "-do", "replay", *peer_size]))
-    take("ours", lines([arguments.narthex, "bench", "replay", *our_size]))
-    take("ours", [r for r in lines([arguments.narthex, "bench", "headcompact", *our_size]) if r.get("step") == "headcompact"])
+    take(peer("ingest"), narthex("append"), "append", "close")
+    # The peer's process goes on to cut the block; ours does that in one of its own.
+    replayed = peer("replay")
+    take(replayed, {**narthex("replay"), **narthex("headcompact")}, "replay", "headcompact")
     for step in ("scan", "select"):
-        take("peer", lines([arguments.peer, "-do", step, *peer_size]))
-        take("ours", lines([arguments.narthex, "bench", step, *our_size]))
-    both["block"] = {side: {"bytes": sum(f.stat().st_size for f in next(iter(sorted(path.glob("01*")))).rglob("*") if f.is_file())} for side, path in (("peer", theirs), ("ours", ours))}
-    shutil.rmtree(theirs)
-    shutil.rmtree(ours)
+        take(peer(step), narthex(step))
+    for side, directory in (("peer", theirs), ("ours", ours)):
+        block = next(iter(sorted(directory.glob("01*"))))
+        both["block"][side] = {part: bytes_below(block / part) if part == "chunks" else (block / part).stat().st_size for part in ("chunks", "index")}
     return both
+
+
+def compaction(arguments, scratch):
+    """Three blocks of two hours merged into one."""
+    theirs, ours = scratch / "peer-blocks", scratch / "narthex-blocks"
+    size = arguments.compact_series, 1440
+    both = {}
+    for step in ("ingest", "blocks", "compact"):
+        both["peer"] = named(lines(arguments.peer, "-do", step, "-series", size[0], "-samples", size[1], "-dir", theirs))
+    for step in ("append", "blocks"):
+        lines(arguments.narthex, "bench", step, "--series", size[0], "--samples", size[1], "--dir", ours)
+    both["ours"] = named(lines(arguments.narthex, "bench", "compact", "--dir", ours))
+    merged = {}
+    for side, directory in (("peer", theirs), ("ours", ours)):
+        row = both[side]["compact"]
+        merged[side] = {**row, "bytes": sum(bytes_below(directory / row["id"] / part) for part in ("chunks",)) + (directory / row["id"] / "index").stat().st_size}
+        shutil.rmtree(directory)
+    return {"compact": merged}
+
+
+def queries(arguments, scratch):
+    """Seconds of the second run of each query, over HTTP on both sides, and in process on ours."""
+    asked = [line.split("|", 1) for line in QUERIES.read_text().splitlines() if line]
+    times = {}
+    servers = {
+        "peer": lambda address: [arguments.reference, "serve", scratch / "peer", address],
+        "ours": lambda address: [arguments.query, f"--storage.tsdb.path={scratch / 'narthex'}", f"--web.listen-address={address}", "--storage.tsdb.refresh=1h"],
+    }
+    for side, command in servers.items():
+        with Server(command, "/api/v1/labels") as server:
+            peak, rows = Peak(server.process.pid), []
+            for step, query in asked:
+                for _ in range(2):
+                    begun = time.monotonic()
+                    answer = server.get("/api/v1/query_range", query=query, start=T0, end=T0 + SPAN, step=step)
+                    seconds = time.monotonic() - begun
+                rows.append({"seconds": seconds, "series": len(json.loads(answer)["data"]["result"])})
+            times[side] = {"rows": rows, "peak_mib": peak.end()}
+    times["process"] = [row["wall_s"] for row in lines(arguments.narthex, "bench", "query", "--dir", scratch / "narthex")]
+    for number, (ours, peer) in enumerate(zip(times["ours"]["rows"], times["peer"]["rows"])):
+        if ours["series"] != peer["series"]:
+            raise SystemExit(f"query {number + 1}: {ours['series']} series, Prometheus has {peer['series']}")
+    return times
+
+
+def receiving(arguments, scratch):
+    """Remote write into an empty receiver, samples per CPU second of the server; the second time, series are known."""
+    def receiver(directory):
+        return lambda address: [arguments.receiver, f"--storage.tsdb.path={directory}", f"--web.listen-address={address}"]
+
+    def prometheus(directory):
+        config = scratch / "prometheus.yml"
+        config.write_text("")
+        return lambda address: [arguments.prometheus, f"--config.file={config}", f"--storage.tsdb.path={directory}", f"--web.listen-address={address}", "--web.enable-remote-write-receiver"]
+
+    runs = [("narthex, remote write 1.0", receiver, []), ("narthex, remote write 2.0", receiver, ["-v2"])]
+    if arguments.prometheus:
+        version = subprocess.run([arguments.prometheus, "--version"], capture_output=True, text=True, check=True)
+        number = (version.stdout + version.stderr).split("version ")[1].split(",")[0].split("+")[0]
+        runs.append((f"Prometheus {number}, remote write 1.0", prometheus, []))
+    found = {}
+    for number, (name, program, flags) in enumerate(runs):
+        with Server(program(scratch / f"receiver-{number}"), "/-/ready") as server:
+            def load(start):
+                url = f"http://{server.address}/api/v1/write"
+                load = [arguments.rwload, "-url", url, "-pid", server.process.pid, "-series", arguments.series, "-samples", 60, "-start", start * 1000]
+                row = lines(*load, *flags)[0]
+                if row["samples_ok"] != arguments.series * 60:
+                    raise SystemExit(f"{name}: {row}")
+                return row
+
+            now = int(time.time())
+            found[name] = {"new": load(now - 2400), "known": load(now - 1200)}
+    return found
+
+
+def median(values):
+    return statistics.median(list(values))
+
+
+def print_storage(rounds):
+    print("| step | ours per CPU s | Prometheus per CPU s | ratio | wall ratio |")
+    print("|---|---|---|---|---|")
+    for step in rounds[0]:
+        if step in ("block", "close"):
+            continue
+        pairs = [(r[step]["ours"], r[step]["peer"]) for r in rounds]
+        if any(o["work"] != p["work"] for o, p in pairs):
+            raise SystemExit(f"{step}: the two sides did different work: {[(o['work'], p['work']) for o, p in pairs]}")
+        if not pairs[0][0]["work"]:
+            print(f"| {step} | nothing to do at this size | | | |")
+            continue
+        ours, peer = (median(pair[side]["per_cpu_s"] for pair in pairs) for side in (0, 1))
+        ratio = median(o["per_cpu_s"] / p["per_cpu_s"] for o, p in pairs)
+        wall = median(o["per_s"] / p["per_s"] for o, p in pairs)
+        unit = (1, "blocks") if step == "compact" else (1e6, "M")
+        print(f"| {step} | {ours / unit[0]:.2f} {unit[1]} | {peer / unit[0]:.2f} {unit[1]} | {ratio:.2f}× | {wall:.2f}× |")
+
+
+def print_sizes(rounds, arguments):
+    print("\n| | ours | Prometheus |")
+    print("|---|---|---|")
+    samples = arguments.series * arguments.samples
+
+    def row(what, value):
+        print(f"| {what} | {value('ours')} | {value('peer')} |")
+
+    def of(step, key, text, scale=1):
+        row(what[step, key], lambda side: text.format(median(r[step][side].get(key, 0) / scale for r in rounds)))
+
+    what = {
+        ("close", "wall_s"): "clean close, seconds",
+        ("append", "wal_bytes_per_sample"): "log, uncompressed, bytes a sample",
+        ("append", "anon_mib"): "anonymous memory after append, MiB",
+        ("replay", "anon_mib"): "anonymous memory after replay, MiB",
+        ("headcompact", "anon_mib"): "anonymous memory after headcompact, MiB",
+    }
+    of("close", "wall_s", "{:.2f}")
+    of("append", "wal_bytes_per_sample", "{:.2f}")
+    heap = {"ours": "live_bytes_per_series", "peer": "heap_bytes_per_series"}
+    row("live heap after replay, bytes a series", lambda side: f"{median(r['replay'][side][heap[side]] for r in rounds):.0f}")
+    for step in ("append", "replay", "headcompact"):
+        of(step, "anon_mib", "{:.0f}")
+    row("block: chunks, bytes a sample", lambda side: f"{median(r['block'][side]['chunks'] / samples for r in rounds):.3f}")
+    row("block: index, bytes a series", lambda side: f"{median(r['block'][side]['index'] / arguments.series for r in rounds):.1f}")
+    if "compact" in rounds[0]:
+        row("compact: wall seconds", lambda side: f"{median(r['compact'][side]['wall_s'] for r in rounds):.2f}")
+        row("compact: CPU seconds", lambda side: f"{median(r['compact'][side]['cpu_s'] for r in rounds):.2f}")
+        row("compact: peak of anonymous memory, MiB", lambda side: f"{median(r['compact'][side]['peak_mib'] for r in rounds):.0f}")
+        row("compact: block written, MiB", lambda side: f"{median(r['compact'][side]['bytes'] / 2**20 for r in rounds):.2f}")
+
+
+def print_queries(rounds):
+    print("\n| query, second run, seconds | ours, in process | ours, HTTP | Prometheus, HTTP | ratio |")
+    print("|---|---|---|---|---|")
+    for number, line in enumerate(line for line in QUERIES.read_text().splitlines() if line):
+        step, query = line.split("|", 1)
+        process = median(r["process"][number] for r in rounds)
+        pairs = [[r[side]["rows"][number]["seconds"] for side in ("ours", "peer")] for r in rounds]
+        ratio = median(peer / ours for ours, peer in pairs)
+        ours, peer = (median(pair[side] for pair in pairs) for side in (0, 1))
+        print(f"| `{query.replace('|', chr(92) + '|')}` every {step} s | {process:.3f} | {ours:.3f} | {peer:.3f} | {ratio:.1f}× |")
+    ours, peer = (median(r[side]["peak_mib"] for r in rounds) for side in ("ours", "peer"))
+    print(f"\nPeak of anonymous memory over all ten: {ours:.0f} MiB, Prometheus {peer:.0f} MiB.")
+
+
+def print_receiving(rounds):
+    print("\n| receiver | samples per CPU second, new series | known series | resident, MiB |")
+    print("|---|---|---|---|")
+    for name in rounds[0]:
+        new, known = (median(r[name][when]["per_server_cpu_s"] for r in rounds) for when in ("new", "known"))
+        resident = median(r[name]["known"]["server_rss_mib"] for r in rounds)
+        print(f"| {name} | {new / 1e3:.0f} k | {known / 1e3:.0f} k | {resident:.0f} |")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--narthex", required=True, type=Path)
     parser.add_argument("--peer", required=True, type=Path)
+    parser.add_argument("--query", type=Path)
+    parser.add_argument("--reference", type=Path)
+    parser.add_argument("--receiver", type=Path)
+    parser.add_argument("--rwload", type=Path)
+    parser.add_argument("--prometheus", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--series", type=int, default=100_000)
     parser.add_argument("--samples", type=int, default=480)
+    parser.add_argument("--compact-series", type=int, default=50_000, help="0 leaves compaction out")
     arguments = parser.parse_args()
-    rounds = []
+    stored, asked, received = [], [], []
     for _ in range(arguments.rounds):
-        with tempfile.TemporaryDirectory(prefix="narthex-bench-") as scratch:
-            rounds.append(round_of(arguments, Path(scratch)))
-    print(f"{arguments.series} series × {arguments.samples} samples, medians of {arguments.rounds} rounds\n")
-    print("| step | ours per CPU s | Prometheus per CPU s | ratio | wall ratio |")
-    print("|---|---|---|---|---|")
-    for step in rounds[0]:
-        if step == "block":
-            continue
-        pairs = [(r[step]["ours"], r[step]["peer"]) for r in rounds if "ours" in r[step] and "peer" in r[step]]
-        if not pairs or not any(o["work"] for o, _ in pairs):
-            print(f"| {step} | nothing to do at this size | | | |")
-            continue
-        ours = statistics.median(o["per_cpu_s"] for o, _ in pairs)
-        peer = statistics.median(p["per_cpu_s"] for _, p in pairs)
-        ratio = statistics.median(o["per_cpu_s"] / p["per_cpu_s"] for o, p in pairs)
-        wall = statistics.median(o["per_s"] / p["per_s"] for o, p in pairs)
-        works = {(o["work"], p["work"]) for o, p in pairs}
-        if any(o != p for o, p in works):
-            raise SystemExit(f"{step}: the two sides did different work: {works}")
-        print(f"| {step} | {ours / 1e6:.2f} M | {peer / 1e6:.2f} M | {ratio:.2f}× | {wall:.2f}× |")
-    block = statistics.median(r["block"]["ours"]["bytes"] / r["block"]["peer"]["bytes"] for r in rounds)
-    print(f"\nBlock size: {block:.4f} of Prometheus's.")
-    for step in ("append", "replay", "headcompact"):
-        memory = [(r[step]["ours"].get("anon_mib", 0), r[step]["peer"].get("anon_mib", 0)) for r in rounds if "ours" in r.get(step, {})]
-        if memory:
-            print(f"Anonymous memory after {step}: {statistics.median(o for o, _ in memory):.0f} MiB, Prometheus {statistics.median(p for _, p in memory):.0f} MiB.")
+        with tempfile.TemporaryDirectory(prefix="narthex-bench-") as name:
+            scratch = Path(name)
+            stored.append(storage(arguments, scratch))
+            if arguments.query and arguments.reference:
+                asked.append(queries(arguments, scratch))
+            for directory in ("peer", "narthex"):
+                shutil.rmtree(scratch / directory)
+            if arguments.compact_series:
+                stored[-1].update(compaction(arguments, scratch))
+            if arguments.receiver and arguments.rwload:
+                received.append(receiving(arguments, scratch))
+    print(f"{arguments.series} series × {arguments.samples} samples; compact: 3 blocks of {arguments.compact_series} series × 480; medians of {arguments.rounds} rounds\n")
+    print_storage(stored)
+    print_sizes(stored, arguments)
+    if asked:
+        print_queries(asked)
+    if received:
+        print_receiving(received)
 
 
 if __name__ == "__main__":
