@@ -46,7 +46,7 @@ pub enum BlockError {
 }
 
 impl BlockError {
-    pub(super) fn corrupt(file: &Path, offset: u64, reason: impl ToString) -> Self {
+    pub(crate) fn corrupt(file: &Path, offset: u64, reason: impl ToString) -> Self {
         Self::Corrupt { file: file.to_owned(), offset, reason: reason.to_string() }
     }
 
@@ -54,7 +54,7 @@ impl BlockError {
         Self::Inconsistent { dir: dir.to_owned(), reason: reason.to_string() }
     }
 
-    pub(super) fn io(file: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
+    pub(crate) fn io(file: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
         move |source| Self::Io { file: file.to_owned(), source }
     }
 }

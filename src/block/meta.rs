@@ -208,17 +208,7 @@ impl BlockMeta {
         let format = serde_json::ser::PrettyFormatter::with_indent(b"\t");
         let written = self.serialize(&mut serde_json::Serializer::with_formatter(&mut json, format));
         debug_assert!(written.is_ok(), "plain structs and maps with string keys cannot fail");
-        // Outside of strings JSON has none of these characters, so this touches strings alone.
-        let text = String::from_utf8_lossy(&json);
-        let mut json = Vec::with_capacity(text.len() + 1);
-        for c in text.chars() {
-            match c {
-                '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
-                    json.extend_from_slice(format!("\\u{:04x}", c as u32).as_bytes());
-                }
-                c => json.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
-            }
-        }
+        let mut json = escape_as_go(&json);
         if self.extra.contains_key("thanos") {
             json.push(b'\n');
         }
@@ -234,8 +224,24 @@ impl BlockMeta {
     }
 }
 
+/// JSON with the characters escaped that Go escapes and others do not.
+pub(crate) fn escape_as_go(json: &[u8]) -> Vec<u8> {
+    // Outside of strings JSON has none of these characters, so this touches strings alone.
+    let text = String::from_utf8_lossy(json);
+    let mut escaped = Vec::with_capacity(text.len() + 1);
+    for c in text.chars() {
+        match c {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+                escaped.extend_from_slice(format!("\\u{:04x}", c as u32).as_bytes());
+            }
+            c => escaped.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+    }
+    escaped
+}
+
 /// Writes a small file, durable and whole or not at all.
-pub(super) fn write_file(fs: &dyn Fs, dir: &Path, name: &str, content: &[u8]) -> Result<(), BlockError> {
+pub(crate) fn write_file(fs: &dyn Fs, dir: &Path, name: &str, content: &[u8]) -> Result<(), BlockError> {
     let path = dir.join(name);
     let temporary = dir.join(format!("{name}.tmp"));
     let write = || {
@@ -251,24 +257,26 @@ pub(super) fn write_file(fs: &dyn Fs, dir: &Path, name: &str, content: &[u8]) ->
     write().map_err(BlockError::io(&path))
 }
 
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
 /// Go writes a list that was never made as null.
-fn null_is_default<'de, D: Deserializer<'de>, T: Default + DeserializeOwned>(from: D) -> Result<T, D::Error> {
+pub(crate) fn null_is_default<'de, D: Deserializer<'de>, T: Default + DeserializeOwned>(
+    from: D,
+) -> Result<T, D::Error> {
     Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
 }
 
 /// A ULID as its 26 characters.
-mod one_ulid {
+pub(crate) mod one_ulid {
     use super::{Deserialize, Deserializer, Serializer, Ulid};
 
-    pub(super) fn serialize<S: Serializer>(ulid: &Ulid, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(ulid: &Ulid, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(ulid)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Ulid, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Ulid, D::Error> {
         let text = String::deserialize(from)?;
         Ulid::from_string(&text).map_err(|error| serde::de::Error::custom(format!("ULID {text:?}: {error}")))
     }

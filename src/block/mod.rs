@@ -15,7 +15,7 @@
 
 mod directory;
 mod error;
-mod meta;
+pub(crate) mod meta;
 mod read;
 mod segments;
 mod tombstones;

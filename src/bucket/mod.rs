@@ -9,7 +9,20 @@
 
 #![warn(clippy::indexing_slicing)]
 
+mod config;
+mod mark;
+mod meta;
+mod ship;
 mod store;
+mod upload;
 
+pub use config::StoreConfig;
+pub use mark::{
+    DELETION_MARK_FILE, DeletionMark, Mark, NO_COMPACT_MARK_FILE, NO_DOWNSAMPLE_MARK_FILE, NoCompactMark,
+    NoDownsampleMark,
+};
+pub use meta::{Downsample, FileEntry, FileHash, IndexStats, THANOS_SECTION, ThanosMeta};
 pub use object_store::ObjectStore;
+pub use ship::{Catalog, SHIPPER_FILE, ShipOptions, Shipped, Shipper, ShipperStatus};
 pub use store::{Bucket, Operation, OperationCounts, StoredObject};
+pub use upload::{Progress, SOURCE_RECEIVE, UploadOptions, Uploaded, hash_file, upload_block};

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use futures_util::TryStreamExt;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{StreamExt, TryStreamExt};
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
@@ -18,6 +19,10 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Requests that are under way at a time: enough to hide a store's latency, few enough that no store throttles.
 const CONCURRENCY: usize = 64;
+/// Parts of one object that are under way at a time: with the one being read, what an upload holds in memory.
+const PARTS_UNDER_WAY: usize = 4;
+/// The parts that a large object is sent in, in bytes, if nobody says otherwise. S3 takes 10,000 of them: 156 GiB.
+const PART_SIZE: u64 = 16 << 20;
 /// Keys that a listing answers with at a time, in S3 and everything like it.
 const KEYS_PER_PAGE: u64 = 1000;
 
@@ -30,6 +35,8 @@ pub enum Operation {
     GetRange,
     /// A page of the list of keys.
     List,
+    /// Whether an object is there.
+    Exists,
     /// Writing an object, or a part of a large one.
     Upload,
     /// Removing an object.
@@ -38,7 +45,7 @@ pub enum Operation {
 
 impl Operation {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Get, Self::GetRange, Self::List, Self::Upload, Self::Delete];
+    pub const ALL: [Self; 6] = [Self::Get, Self::GetRange, Self::List, Self::Exists, Self::Upload, Self::Delete];
 
     /// What Thanos's metrics call it.
     #[must_use]
@@ -47,6 +54,7 @@ impl Operation {
             Self::Get => "get",
             Self::GetRange => "get_range",
             Self::List => "iter",
+            Self::Exists => "exists",
             Self::Upload => "upload",
             Self::Delete => "delete",
         }
@@ -86,6 +94,7 @@ pub struct StoredObject {
 #[derive(Clone)]
 pub struct Bucket {
     inner: Arc<Inner>,
+    part_size: u64,
 }
 
 struct Inner {
@@ -107,7 +116,20 @@ impl Bucket {
     #[must_use]
     pub fn new(name: impl Into<String>, store: Arc<dyn ObjectStore>, runtime: Handle) -> Self {
         let permits = Semaphore::new(CONCURRENCY);
-        Self { inner: Arc::new(Inner { name: name.into(), store, runtime, permits, counters: Default::default() }) }
+        let inner = Inner { name: name.into(), store, runtime, permits, counters: Default::default() };
+        Self { inner: Arc::new(inner), part_size: PART_SIZE }
+    }
+
+    /// The same bucket, to which objects larger than `bytes` are sent in parts of that size.
+    #[must_use]
+    pub fn with_part_size(self, bytes: u64) -> Self {
+        Self { part_size: bytes.max(1), ..self }
+    }
+
+    /// The parts that an object is sent in, in bytes.
+    #[must_use]
+    pub fn part_size(&self) -> u64 {
+        self.part_size
     }
 
     /// What errors and logs call it.
@@ -198,23 +220,93 @@ impl Bucket {
         Ok(())
     }
 
-    /// Writes an object whole if there is none by that key; whether it did.
+    /// Writes an object out of `parts`, of which all but the last are to be of one size. A part is taken when there is
+    /// room to send it. The object appears at the end, whole.
     ///
     /// # Errors
-    /// `Io`; the text names the bucket, the operation and the key.
+    /// `Io`; the text names the bucket, the operation and the key: the object may be there all the same. The first error of
+    /// `parts`, as it is.
+    pub async fn put_parts(&self, key: &str, parts: impl IntoIterator<Item = Result<Bytes>>) -> Result<()> {
+        let path = Path::from(key);
+        let mut upload = self.count(Operation::Upload, key, self.inner.store.put_multipart(&path)).await?;
+        let sent = match self.send_parts(key, upload.as_mut(), parts).await {
+            Ok(()) => self.count(Operation::Upload, key, upload.complete()).await.map(drop),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = sent {
+            // What was sent takes room until somebody clears it away. That this fails too is likely, and no news.
+            if let Err(error) = self.count(Operation::Delete, key, upload.abort()).await {
+                tracing::debug!(%error, "the parts of an upload that failed stay behind");
+            }
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    async fn send_parts(
+        &self,
+        key: &str,
+        upload: &mut dyn MultipartUpload,
+        parts: impl IntoIterator<Item = Result<Bytes>>,
+    ) -> Result<()> {
+        let mut under_way = FuturesUnordered::new();
+        for part in parts {
+            let part = part?;
+            if under_way.len() >= PARTS_UNDER_WAY {
+                under_way.next().await.transpose()?;
+            }
+            let len = part.len();
+            let request = self.count(Operation::Upload, key, upload.put_part(part.into()));
+            under_way.push(async move {
+                request.await?;
+                self.received(Operation::Upload, len);
+                Ok::<_, Error>(())
+            });
+        }
+        while under_way.next().await.transpose()?.is_some() {}
+        Ok(())
+    }
+
+    /// Writes an object whole if there is none by that key; whether it did. A store that cannot do both at once is asked
+    /// whether it is there first: two writers at the same moment may then both write.
+    ///
+    /// # Errors
+    /// `Io`; the text names the bucket, the operation and the key. It may have been written all the same.
     pub async fn put_if_absent(&self, key: &str, content: Bytes) -> Result<bool> {
         let (path, len) = (Path::from(key), content.len());
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         let request = async {
-            match self.inner.store.put_opts(&path, PutPayload::from(content), options).await {
-                Ok(_) => Ok(true),
-                Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
+            match self.inner.store.put_opts(&path, PutPayload::from(content.clone()), options).await {
+                Ok(_) => Ok(Some(true)),
+                Err(object_store::Error::AlreadyExists { .. }) => Ok(Some(false)),
+                Err(error) if is_not_implemented(&error) => Ok(None),
                 Err(error) => Err(error),
             }
         };
-        let written = self.count(Operation::Upload, key, request).await?;
-        self.received(Operation::Upload, if written { len } else { 0 });
-        Ok(written)
+        match self.count(Operation::Upload, key, request).await? {
+            Some(written) => {
+                self.received(Operation::Upload, if written { len } else { 0 });
+                Ok(written)
+            }
+            None if self.exists(key).await? => Ok(false),
+            None => self.put(key, content).await.map(|()| true),
+        }
+    }
+
+    /// Whether there is an object by that key.
+    ///
+    /// # Errors
+    /// `Io`; the text names the bucket, the operation and the key.
+    pub async fn exists(&self, key: &str) -> Result<bool> {
+        let path = Path::from(key);
+        let request = async {
+            match self.inner.store.head(&path).await {
+                Ok(_) => Ok(true),
+                Err(object_store::Error::NotFound { .. }) => Ok(false),
+                Err(error) => Err(error),
+            }
+        };
+        self.count(Operation::Exists, key, request).await
     }
 
     /// Removes an object; one that is not there is no error.
@@ -266,5 +358,18 @@ impl Bucket {
         };
         let name = &self.inner.name;
         Error::new(kind, io::Error::other(error)).context(format_args!("{name}: {} {key}", operation.name()))
+    }
+}
+
+/// Whether the store says that it cannot do what was asked, rather than that it failed.
+fn is_not_implemented(error: &object_store::Error) -> bool {
+    match error {
+        object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. } => true,
+        // The client keeps a server's answer as text alone: status 501, or S3's code for it.
+        object_store::Error::Generic { source, .. } => {
+            let text = source.to_string();
+            text.contains("501 Not Implemented") || text.contains("<Code>NotImplemented</Code>")
+        }
+        _ => false,
     }
 }

@@ -28,3 +28,4 @@ pub use matcher::{MatchOp, Matcher, MatcherError, Reach};
 pub use metadata::{Metadata, MetricType};
 pub use sample::{STALE_NAN_BITS, Sample, Value, is_stale};
 pub use time::TimeRange;
+pub(crate) use time::civil;

@@ -8,8 +8,7 @@ use super::{
     names_differ, order, range, select, unsupported, vector, without_names,
 };
 use crate::error::Result;
-use crate::model::{Labels, LabelsBuilder, METRIC_NAME, MatchOp};
-use crate::promql::annotation::civil;
+use crate::model::{Labels, LabelsBuilder, METRIC_NAME, MatchOp, civil};
 use crate::promql::ast::{Call, Expr};
 use crate::promql::functions::FunctionId;
 use crate::promql::plan::Grid;

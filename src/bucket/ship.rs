@@ -1,0 +1,332 @@
+//! The blocks of a data directory go into the bucket, oldest first, and may be dropped only then.
+//!
+//! What is in the bucket is noted in `thanos.shipper.json` in the data directory, in Thanos's format. The note only saves
+//! questions: without it the bucket is asked once for each block, and a block that it names is looked for again when a
+//! process starts, in the list of the bucket's blocks if there is one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+use serde::{Deserialize, Serialize};
+
+use super::Bucket;
+use super::upload::{Progress, UploadOptions, Uploaded, upload_block};
+use crate::block::meta::write_file;
+use crate::block::{BlockError, BlockMeta, Ulid};
+use crate::db::BlockGuard;
+use crate::error::{Error, ErrorKind, Result};
+use crate::fs::{DirEntry, Env};
+
+/// The note's name in the data directory.
+pub const SHIPPER_FILE: &str = "thanos.shipper.json";
+/// The one version of the note that there is.
+const VERSION: u64 = 1;
+
+/// What is shipped, and as what.
+#[derive(Debug, Clone)]
+pub struct ShipOptions {
+    /// How blocks are uploaded.
+    pub upload: UploadOptions,
+    /// Ship blocks too that were merged here, of a level above 1. Without it they stay, and are never dropped: they may
+    /// hold samples that the bucket has not.
+    pub compacted: bool,
+}
+
+/// The list of the bucket's blocks, as the shipper sees it.
+pub trait Catalog: Send + Sync {
+    /// A block is in the bucket, with this meta: it can be read there from now on.
+    fn uploaded(&self, meta: &BlockMeta);
+
+    /// Whether the block's samples are known to be in the bucket: it is there, or one that was made of it is.
+    fn holds(&self, block: Ulid) -> bool;
+}
+
+/// What one look through the directory did.
+#[derive(Debug, Default)]
+pub struct Shipped {
+    /// Blocks that are in the bucket now and were not before.
+    pub uploaded: Vec<Ulid>,
+    /// Blocks that were there already, and nobody knew.
+    pub found: Vec<Ulid>,
+    /// Blocks that are not there. Each is tried again the next time.
+    pub failed: Vec<(Ulid, Error)>,
+    /// Blocks that are not to be shipped, being of a level above 1.
+    pub left: Vec<Ulid>,
+    /// Bytes that were sent.
+    pub bytes: u64,
+}
+
+impl Shipped {
+    /// Whether everything that is to be in the bucket is there.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.failed.is_empty()
+    }
+}
+
+/// What a shipper did since it was made.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ShipperStatus {
+    /// Blocks uploaded.
+    pub uploads: u64,
+    /// Uploads that failed.
+    pub failures: u64,
+    /// Bytes sent.
+    pub bytes: u64,
+    /// Blocks here that are in the bucket.
+    pub shipped: usize,
+    /// Blocks here that are not, and why, as of the last look.
+    pub failed: BTreeMap<Ulid, String>,
+}
+
+#[derive(Default)]
+struct State {
+    /// In the bucket.
+    there: BTreeSet<Ulid>,
+    /// In the bucket, says the note of an earlier process.
+    noted: BTreeSet<Ulid>,
+    /// Without samples.
+    empty: BTreeSet<Ulid>,
+    status: ShipperStatus,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Note {
+    version: u64,
+    /// Go writes an empty list as null.
+    uploaded: Option<Vec<String>>,
+}
+
+/// Ships the blocks of one data directory. As the directory's [`BlockGuard`] it lets a block go once it is in the bucket.
+pub struct Shipper {
+    env: Env,
+    bucket: Bucket,
+    dir: PathBuf,
+    options: ShipOptions,
+    catalog: Option<Arc<dyn Catalog>>,
+    /// Held while shipping: one at a time.
+    turn: Mutex<()>,
+    state: RwLock<State>,
+}
+
+impl std::fmt::Debug for Shipper {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Shipper").field("dir", &self.dir).field("bucket", &self.bucket).finish_non_exhaustive()
+    }
+}
+
+impl Shipper {
+    /// A shipper of the blocks in `dir`. `catalog` is told of what it uploads, and asked whether what an earlier process
+    /// noted is still true; without one the note is believed, as Thanos does.
+    ///
+    /// # Errors
+    /// `InvalidInput` without external labels. A note that cannot be read is none.
+    pub fn new(
+        env: &Env,
+        bucket: &Bucket,
+        dir: &Path,
+        options: ShipOptions,
+        catalog: Option<Arc<dyn Catalog>>,
+    ) -> Result<Self> {
+        if options.upload.labels.is_empty() {
+            let text = "blocks in a bucket need external labels: they say whose they are";
+            return Err(Error::new(ErrorKind::InvalidInput, text));
+        }
+        let mut state = State::default();
+        match read_note(env, dir) {
+            Ok(noted) if catalog.is_some() => state.noted = noted,
+            Ok(noted) => state.there = noted,
+            Err(error) => tracing::warn!(%error, "the bucket is asked for each block"),
+        }
+        Ok(Self {
+            env: env.clone(),
+            bucket: bucket.clone(),
+            dir: dir.to_owned(),
+            options,
+            catalog,
+            turn: Mutex::new(()),
+            state: RwLock::new(state),
+        })
+    }
+
+    /// The bucket.
+    #[must_use]
+    pub fn bucket(&self) -> &Bucket {
+        &self.bucket
+    }
+
+    /// What it did so far.
+    #[must_use]
+    pub fn status(&self) -> ShipperStatus {
+        let state = self.state.read();
+        ShipperStatus { shipped: state.there.len(), ..state.status.clone() }
+    }
+
+    /// Uploads every finished block of the directory that is not in the bucket, oldest first. A block that fails does not
+    /// keep the others. Waits for the bucket: not to be called on a thread of its runtime that does async work.
+    ///
+    /// # Errors
+    /// `Io`, `Full` if the directory cannot be listed or the note not written; what was uploaded is, and stays known to
+    /// this shipper.
+    pub fn ship(&self, progress: &dyn Progress) -> Result<Shipped> {
+        let _turn = self.turn.lock();
+        let mut shipped = Shipped::default();
+        let mut noting = Ok(());
+        let (local, blocks) = self.unshipped(&mut shipped)?;
+        for meta in blocks {
+            let ulid = meta.ulid;
+            if meta.stats.num_samples == 0 {
+                self.state.write().empty.insert(ulid);
+                continue;
+            }
+            if meta.compaction.level > 1 && !self.options.compacted {
+                shipped.left.push(ulid);
+                continue;
+            }
+            let dir = self.dir.join(ulid.to_string());
+            match upload_block(&self.bucket, &self.env, &dir, &self.options.upload, progress) {
+                Ok(Uploaded::Now { meta, bytes }) => {
+                    tracing::info!(block = %ulid, bytes, bucket = self.bucket.name(), "shipped a block");
+                    shipped.uploaded.push(ulid);
+                    shipped.bytes += bytes;
+                    self.is_there(&meta, &mut noting);
+                }
+                Ok(Uploaded::Already(meta)) => {
+                    shipped.found.push(ulid);
+                    self.is_there(&meta, &mut noting);
+                }
+                Ok(Uploaded::Nothing) => {
+                    self.state.write().empty.insert(ulid);
+                }
+                // Whoever owns the directory dropped it meanwhile, which it may: it is empty, or nobody asked.
+                Err(_) if self.env.fs.stat(&dir).is_ok_and(|stat| stat.is_none()) => {}
+                Err(error) => {
+                    tracing::error!(block = %ulid, %error, "a block was not shipped; it is tried again");
+                    shipped.failed.push((ulid, error));
+                }
+            }
+        }
+        self.forget_all_but(&local, &mut noting);
+        let mut state = self.state.write();
+        let status = &mut state.status;
+        status.uploads += shipped.uploaded.len() as u64;
+        status.failures += shipped.failed.len() as u64;
+        status.bytes += shipped.bytes;
+        status.failed = shipped.failed.iter().map(|(ulid, error)| (*ulid, error.to_string())).collect();
+        drop(state);
+        noting.map(|()| shipped)
+    }
+
+    /// The names of all blocks here, and the metas of those that are not known to be in the bucket, oldest first.
+    fn unshipped(&self, shipped: &mut Shipped) -> Result<(BTreeSet<Ulid>, Vec<BlockMeta>)> {
+        let fs = self.env.fs.as_ref();
+        let (mut local, mut blocks) = (BTreeSet::new(), Vec::new());
+        for DirEntry { name, is_dir } in fs.list(&self.dir).map_err(BlockError::io(&self.dir))? {
+            let Some(ulid) = Ulid::from_string(&name).ok().filter(|_| is_dir) else { continue };
+            local.insert(ulid);
+            if self.is_known(ulid) {
+                continue;
+            }
+            match BlockMeta::read(fs, &self.dir.join(&name)) {
+                Ok(meta) => blocks.push(meta),
+                Err(error) => shipped.failed.push((ulid, error.into())),
+            }
+        }
+        blocks.sort_by_key(|meta| (meta.min_time, meta.ulid));
+        Ok((local, blocks))
+    }
+
+    /// Whether nothing is to be done about the block. What was noted becomes known if the catalog says so.
+    fn is_known(&self, ulid: Ulid) -> bool {
+        let state = self.state.read();
+        if state.there.contains(&ulid) || state.empty.contains(&ulid) {
+            return true;
+        }
+        let noted = state.noted.contains(&ulid);
+        drop(state);
+        if !noted {
+            return false;
+        }
+        let holds = self.catalog.as_ref().is_some_and(|catalog| catalog.holds(ulid));
+        let mut state = self.state.write();
+        if holds {
+            state.noted.remove(&ulid);
+            state.there.insert(ulid);
+        }
+        holds
+    }
+
+    fn is_there(&self, meta: &BlockMeta, noting: &mut Result<()>) {
+        let mut state = self.state.write();
+        state.noted.remove(&meta.ulid);
+        state.there.insert(meta.ulid);
+        drop(state);
+        if let Some(catalog) = &self.catalog {
+            catalog.uploaded(meta);
+        }
+        self.write_note(noting);
+    }
+
+    /// Blocks that are not here any more are nobody's question.
+    fn forget_all_but(&self, local: &BTreeSet<Ulid>, noting: &mut Result<()>) {
+        let mut state = self.state.write();
+        let before = state.there.len() + state.noted.len();
+        state.there.retain(|ulid| local.contains(ulid));
+        state.noted.retain(|ulid| local.contains(ulid));
+        state.empty.retain(|ulid| local.contains(ulid));
+        let forgotten = before != state.there.len() + state.noted.len();
+        drop(state);
+        // A note that failed is tried once more.
+        if forgotten || noting.is_err() {
+            *noting = Ok(());
+            self.write_note(noting);
+        }
+    }
+
+    fn write_note(&self, noting: &mut Result<()>) {
+        let state = self.state.read();
+        let uploaded: Vec<_> = state.there.union(&state.noted).map(ToString::to_string).collect();
+        drop(state);
+        let note = Note { version: VERSION, uploaded: (!uploaded.is_empty()).then_some(uploaded) };
+        if let Err(error) = write_file(self.env.fs.as_ref(), &self.dir, SHIPPER_FILE, &note.to_json()) {
+            *noting = Err(error.into());
+        }
+    }
+}
+
+impl BlockGuard for Shipper {
+    fn may_drop(&self, meta: &BlockMeta, _: &Path) -> bool {
+        let state = self.state.read();
+        meta.stats.num_samples == 0 || state.there.contains(&meta.ulid) || state.empty.contains(&meta.ulid)
+    }
+}
+
+impl Note {
+    /// As Go writes it.
+    fn to_json(&self) -> Vec<u8> {
+        let mut json = Vec::new();
+        let format = serde_json::ser::PrettyFormatter::with_indent(b"\t");
+        let written = self.serialize(&mut serde_json::Serializer::with_formatter(&mut json, format));
+        debug_assert!(written.is_ok(), "a plain struct cannot fail");
+        json.push(b'\n');
+        json
+    }
+}
+
+/// The blocks that the note in `dir` names; none if there is no note.
+fn read_note(env: &Env, dir: &Path) -> Result<BTreeSet<Ulid>> {
+    let file = dir.join(SHIPPER_FILE);
+    if env.fs.stat(&file).map_err(BlockError::io(&file))?.is_none() {
+        return Ok(BTreeSet::new());
+    }
+    let bytes = env.fs.read(&file).map_err(BlockError::io(&file))?;
+    let note: Note = serde_json::from_slice(&bytes).map_err(|error| BlockError::corrupt(&file, 0, error))?;
+    if note.version != VERSION {
+        let reason = format!("version {}; {VERSION} is known", note.version);
+        return Err(BlockError::Unsupported { file, reason }.into());
+    }
+    let ulid = |text: &String| Ulid::from_string(text).map_err(|error| BlockError::corrupt(&file, 0, error).into());
+    note.uploaded.iter().flatten().map(ulid).collect()
+}
