@@ -2,7 +2,8 @@
 //!
 //! [`App`] is what a router serves: a [`Storage`] (a data directory that is owned, or one that is only read) behind a gate
 //! that is closed until it is open. [`routes::router`] puts the paths of Prometheus on it: the query API ([`api`]), remote
-//! write ([`mod@write`]) where the storage takes it, and the handful of paths that every monitored program has ([`ops`]).
+//! write ([`mod@write`]) where the storage takes it, the
+//! handful of paths that every monitored program has ([`ops`]), and the pages for people (`ui`).
 //!
 //! The library is synchronous. A request is read and answered by the async runtime; what happens in between (decode,
 //! append, evaluate, compress) runs on threads for blocking work, of which each kind has a small fixed number: see
@@ -20,6 +21,7 @@ pub mod ops;
 pub mod routes;
 pub mod server;
 pub mod storage;
+mod ui;
 pub mod write;
 
 pub use app::{App, Limits};

@@ -1,4 +1,4 @@
-//! What every monitored program has: `/metrics`, `/-/healthy`, `/-/ready`, `/-/reload`, and a page at `/`.
+//! What every monitored program has: `/metrics`, `/-/healthy`, `/-/ready`, `/-/reload`.
 
 use axum::body::Body;
 use axum::extract::State;
@@ -15,7 +15,6 @@ pub(crate) fn router() -> Router<App> {
         .route("/-/healthy", get(healthy))
         .route("/-/ready", get(ready))
         .route("/-/reload", post(reload).put(reload))
-        .route("/", get(landing))
 }
 
 fn text(body: impl Into<Body>, content_type: &'static str) -> Response {
@@ -53,19 +52,4 @@ async fn ready(State(app): State<App>) -> Response {
 /// There is no configuration to read again yet; those who ask are told that all is well.
 async fn reload() -> StatusCode {
     StatusCode::OK
-}
-
-async fn landing(State(app): State<App>) -> Response {
-    let program = app.about().program;
-    let page = format!(
-        "<!doctype html><html lang=en><meta charset=utf-8><title>narthex {program}</title>\
-         <h1>narthex {program}</h1><ul>\
-         <li><a href=api/v1/query?query=up>api/v1/query?query=up</a>\
-         <li><a href=api/v1/labels>api/v1/labels</a>\
-         <li><a href=api/v1/status/tsdb>api/v1/status/tsdb</a>\
-         <li><a href=api/v1/status/flags>api/v1/status/flags</a>\
-         <li><a href=metrics>metrics</a>\
-         <li><a href=-/ready>-/ready</a></ul></html>\n"
-    );
-    text(page, "text/html; charset=utf-8")
 }

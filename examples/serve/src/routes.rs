@@ -6,7 +6,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 
 use crate::app::App;
-use crate::{api, ops, write};
+use crate::{api, ops, ui, write};
 
 /// The routes of a program that is queried and, if `writable`, written to. Everything also answers below `/prometheus`,
 /// where clients of multi-tenant servers look for it.
@@ -19,6 +19,7 @@ pub fn router(app: App, writable: bool) -> Router {
         .nest("/api/v1", v1.clone())
         .nest("/prometheus/api/v1", v1)
         .merge(ops::router())
+        .merge(ui::router())
         .fallback(not_found)
         .with_state(app)
 }

@@ -332,7 +332,7 @@ fn failed(error: &ApiError, headers: &HeaderMap) -> Response {
     finish(error.kind.status(), None, out, headers)
 }
 
-fn accepts_gzip(headers: &HeaderMap) -> bool {
+pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     accepted.flat_map(|value| value.split(',')).any(|coding| coding.trim() == "gzip")
 }
