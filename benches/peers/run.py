@@ -137,7 +137,8 @@ def named(rows):
 
 
 def bytes_below(directory):
-    return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
+    """Bytes of a file, or of all files below a directory."""
+    return sum(file.stat().st_size for file in [directory, *directory.rglob("*")] if file.is_file())
 
 
 def storage(arguments, scratch):
@@ -167,7 +168,7 @@ def storage(arguments, scratch):
         take(peer(step), narthex(step))
     for side, directory in (("peer", theirs), ("ours", ours)):
         block = next(iter(sorted(directory.glob("01*"))))
-        both["block"][side] = {part: bytes_below(block / part) if part == "chunks" else (block / part).stat().st_size for part in ("chunks", "index")}
+        both["block"][side] = {part: bytes_below(block / part) for part in ("chunks", "index")}
     return both
 
 
@@ -184,7 +185,7 @@ def compaction(arguments, scratch):
     merged = {}
     for side, directory in (("peer", theirs), ("ours", ours)):
         row = both[side]["compact"]
-        merged[side] = {**row, "bytes": sum(bytes_below(directory / row["id"] / part) for part in ("chunks",)) + (directory / row["id"] / "index").stat().st_size}
+        merged[side] = {**row, "bytes": sum(bytes_below(directory / row["id"].strip("[]") / part) for part in ("chunks", "index"))}
         shutil.rmtree(directory)
     return {"compact": merged}
 
