@@ -24,7 +24,7 @@ use narthex::wal::{Compression, Durability, LogOptions};
 use serde_json::json;
 
 use self::lap::Lap;
-use crate::CommandResult;
+use crate::{CommandResult, bytes_below};
 
 /// The steps that can be measured.
 #[derive(Debug, Subcommand)]
@@ -206,17 +206,4 @@ fn select(env: &Env, size: &Size) -> CommandResult {
         lap.done("select", series as f64, json!({ "m": text.join(",") }))?;
     }
     Ok(())
-}
-
-fn bytes_below(env: &Env, dir: &Path) -> std::io::Result<u64> {
-    let mut bytes = 0;
-    for entry in env.fs.list(dir)? {
-        let path = dir.join(&entry.name);
-        bytes += match env.fs.stat(&path)? {
-            Some(stat) if stat.is_dir => bytes_below(env, &path)?,
-            Some(stat) => stat.len,
-            None => 0,
-        };
-    }
-    Ok(bytes)
 }

@@ -1,5 +1,6 @@
 //! What a step took: time by the wall and by the CPU, memory by `/proc`, one JSON line.
 
+use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
@@ -37,7 +38,6 @@ impl Lap {
     }
 
     /// Prints the line: `work` is what the rates are of, `more` what the step adds to the keys that all have.
-    #[expect(clippy::print_stdout, reason = "the program's output")]
     pub(super) fn done(&self, step: &str, work: f64, more: Value) -> CommandResult {
         let wall = self.seconds();
         let cpu = (cpu() - self.cpu).as_secs_f64();
@@ -60,8 +60,7 @@ impl Lap {
         if let Value::Object(more) = more {
             line.extend(more);
         }
-        println!("{}", Value::Object(line));
-        Ok(())
+        Ok(writeln!(std::io::stdout(), "{}", Value::Object(line))?)
     }
 }
 
