@@ -36,9 +36,9 @@ pub(crate) enum Command {
     /// nothing.
     ///
     /// Issues: partial-upload (no meta.json), unreadable-meta, unreadable, missing-file, wrong-size, wrong-hash,
-    /// unlisted-segment, damaged (index, chunks or tombstones), no-labels, no-sources, duplicate (all it was made of is in another block
-    /// too), overlap (with another block of the same labels and resolution), left-behind (marked for deletion longer
-    /// than the delay). Blocks that are marked for deletion are read, but not held against others.
+    /// unlisted-segment, damaged (index, chunks or tombstones), no-labels, no-sources, duplicate (all it was made of is
+    /// in another block too), overlap (with another block of the same labels and resolution), left-behind (marked for
+    /// deletion longer than the delay). Blocks that are marked for deletion are read, but not held against others.
     ///
     /// JSON keys, one object a block: block, good, bytes, issues: a list of issue, detail, and file or other (a ULID)
     /// where there is one.
