@@ -1,6 +1,6 @@
 //! What a query may use: samples, bytes, time. Charged wherever something grows.
 //!
-//! One [`Budget`] goes through a whole query, over every source and thread. Charging is an atomic addition; the deadline
+//! One [`Budget`] goes through a whole query, over every source and thread; clones are the same account. Charging is an atomic addition; the deadline
 //! and the cancellation are looked at on each charge, so charge in batches (a chunk, a column), not sample by sample.
 
 use std::sync::Arc;
@@ -21,9 +21,14 @@ pub struct BudgetLimits {
     pub timeout: Option<Duration>,
 }
 
-/// A query's account. Shared by reference; every method takes `&self`.
-#[derive(Debug)]
+/// A query's account. Clones are the same account, so that work that outlives a call can be charged to it.
+#[derive(Debug, Clone)]
 pub struct Budget {
+    account: Arc<Account>,
+}
+
+#[derive(Debug)]
+struct Account {
     limits: BudgetLimits,
     samples: AtomicU64,
     peak_samples: AtomicU64,
@@ -38,21 +43,26 @@ impl Budget {
     #[must_use]
     pub fn new(limits: BudgetLimits, clock: &Arc<dyn Clock>) -> Self {
         let clock = limits.timeout.map(|timeout| (Arc::clone(clock), clock.monotonic() + timeout));
-        Self { limits, clock, ..Self::unlimited() }
+        Self::open(limits, clock)
     }
 
     /// An account that never runs out.
     #[must_use]
     pub fn unlimited() -> Self {
-        Self {
-            limits: BudgetLimits::default(),
+        Self::open(BudgetLimits::default(), None)
+    }
+
+    fn open(limits: BudgetLimits, clock: Option<(Arc<dyn Clock>, Duration)>) -> Self {
+        let account = Account {
+            limits,
             samples: AtomicU64::new(0),
             peak_samples: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             peak_bytes: AtomicU64::new(0),
             cancelled: AtomicBool::new(false),
-            clock: None,
-        }
+            clock,
+        };
+        Self { account: Arc::new(account) }
     }
 
     /// Takes `count` samples.
@@ -60,9 +70,9 @@ impl Budget {
     /// # Errors
     /// `LimitExceeded`, in Prometheus's words; or as [`check`](Budget::check).
     pub fn take_samples(&self, count: u64) -> Result<()> {
-        let now = self.samples.fetch_add(count, Ordering::Relaxed) + count;
-        self.peak_samples.fetch_max(now, Ordering::Relaxed);
-        if self.limits.samples.is_some_and(|limit| now > limit) {
+        let now = self.account.samples.fetch_add(count, Ordering::Relaxed) + count;
+        self.account.peak_samples.fetch_max(now, Ordering::Relaxed);
+        if self.account.limits.samples.is_some_and(|limit| now > limit) {
             return Err(Error::new(
                 ErrorKind::LimitExceeded,
                 "query processing would load too many samples into memory in query execution",
@@ -73,7 +83,7 @@ impl Budget {
 
     /// Gives `count` samples back.
     pub fn give_samples(&self, count: u64) {
-        self.samples.fetch_sub(count, Ordering::Relaxed);
+        self.account.samples.fetch_sub(count, Ordering::Relaxed);
     }
 
     /// Takes `count` bytes.
@@ -81,9 +91,9 @@ impl Budget {
     /// # Errors
     /// `LimitExceeded`; or as [`check`](Budget::check).
     pub fn take_bytes(&self, count: u64) -> Result<()> {
-        let now = self.bytes.fetch_add(count, Ordering::Relaxed) + count;
-        self.peak_bytes.fetch_max(now, Ordering::Relaxed);
-        if let Some(limit) = self.limits.bytes.filter(|limit| now > *limit) {
+        let now = self.account.bytes.fetch_add(count, Ordering::Relaxed) + count;
+        self.account.peak_bytes.fetch_max(now, Ordering::Relaxed);
+        if let Some(limit) = self.account.limits.bytes.filter(|limit| now > *limit) {
             let text = format!("query would hold {now} bytes in memory, more than its limit of {limit}");
             return Err(Error::new(ErrorKind::LimitExceeded, text));
         }
@@ -92,7 +102,7 @@ impl Budget {
 
     /// Gives `count` bytes back.
     pub fn give_bytes(&self, count: u64) {
-        self.bytes.fetch_sub(count, Ordering::Relaxed);
+        self.account.bytes.fetch_sub(count, Ordering::Relaxed);
     }
 
     /// Looks at the deadline and the cancellation.
@@ -100,10 +110,10 @@ impl Budget {
     /// # Errors
     /// `Timeout` or `Cancelled`, in Prometheus's words.
     pub fn check(&self) -> Result<()> {
-        if self.cancelled.load(Ordering::Relaxed) {
+        if self.account.cancelled.load(Ordering::Relaxed) {
             return Err(Error::new(ErrorKind::Cancelled, "query was canceled in expression evaluation"));
         }
-        if self.clock.as_ref().is_some_and(|(clock, deadline)| clock.monotonic() > *deadline) {
+        if self.account.clock.as_ref().is_some_and(|(clock, deadline)| clock.monotonic() > *deadline) {
             return Err(Error::new(ErrorKind::Timeout, "query timed out in expression evaluation"));
         }
         Ok(())
@@ -111,19 +121,19 @@ impl Budget {
 
     /// Makes every later check fail.
     pub fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
+        self.account.cancelled.store(true, Ordering::Relaxed);
     }
 
     /// The most samples held at a time so far.
     #[must_use]
     pub fn peak_samples(&self) -> u64 {
-        self.peak_samples.load(Ordering::Relaxed)
+        self.account.peak_samples.load(Ordering::Relaxed)
     }
 
     /// The most bytes held at a time so far.
     #[must_use]
     pub fn peak_bytes(&self) -> u64 {
-        self.peak_bytes.load(Ordering::Relaxed)
+        self.account.peak_bytes.load(Ordering::Relaxed)
     }
 }
 

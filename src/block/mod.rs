@@ -28,6 +28,8 @@ pub use meta::{
     META_FILE, Ulid, new_ulid,
 };
 pub use read::{BlockRead, Symbols};
-pub use segments::{CHUNKS_DIR, SEGMENT_SIZE};
+pub use segments::{CHUNKS_DIR, SEGMENT_SIZE, segment_name};
+#[cfg(feature = "bucket")]
+pub(crate) use segments::{chunk_len, split_chunk};
 pub use tombstones::{TOMBSTONES_FILE, Tombstones, add_span};
 pub use writer::{BlockWriter, CREATING, DELETING, TimedChunk};

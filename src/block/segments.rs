@@ -78,21 +78,9 @@ impl Segments {
         if offset < HEADER_LEN {
             return Err(BlockError::corrupt(&self.path(number), offset, "a chunk cannot begin in the header"));
         }
-        let mut reader = Reader::new(file.get(offset as usize..).unwrap_or_default());
-        let mut parts = || {
-            let len = usize::try_from(reader.uvarint()?).unwrap_or(usize::MAX);
-            Ok((reader.bytes("chunk", len.saturating_add(1))?, reader.be_u32()?))
-        };
-        let (bytes, sum) = parts().map_err(|error: crate::codec::ReadError| self.damaged(number, offset, error))?;
-        let actual = crc32c(bytes);
-        if actual != sum {
-            let reason = format!("chunk's CRC-32C is {actual:08x}, stored {sum:08x}");
-            return Err(self.damaged(number, offset, reason));
-        }
-        match bytes.split_first() {
-            Some((&encoding, data)) => Ok((encoding, file.slice_ref(data))),
-            None => Err(self.damaged(number, offset, "empty chunk")),
-        }
+        let bytes = file.get(offset as usize..).unwrap_or_default();
+        let (encoding, data) = split_chunk(bytes).map_err(|reason| self.damaged(number, offset, reason))?;
+        Ok((encoding, file.slice_ref(data)))
     }
 
     #[cold]
@@ -105,8 +93,34 @@ impl Segments {
     }
 }
 
-fn segment_name(number: usize) -> String {
+/// The name of segment `number`, counted from 0, in the directory of chunks.
+#[must_use]
+pub fn segment_name(number: usize) -> String {
     format!("{:06}", number + 1)
+}
+
+/// The encoding byte and the data of the chunk that `bytes` begin with, checked against their sum; or what is wrong.
+#[inline]
+pub(crate) fn split_chunk(bytes: &[u8]) -> Result<(u8, &[u8]), String> {
+    let mut reader = Reader::new(bytes);
+    let mut parts = || {
+        let len = usize::try_from(reader.uvarint()?).unwrap_or(usize::MAX);
+        Ok((reader.bytes("chunk", len.saturating_add(1))?, reader.be_u32()?))
+    };
+    let (content, sum) = parts().map_err(|error: crate::codec::ReadError| error.to_string())?;
+    let actual = crc32c(content);
+    if actual != sum {
+        return Err(format!("chunk's CRC-32C is {actual:08x}, stored {sum:08x}"));
+    }
+    content.split_first().map(|(&encoding, data)| (encoding, data)).ok_or_else(|| "empty chunk".to_owned())
+}
+
+/// Bytes that the chunk takes which `bytes` begin with, its length and sum included; none if they do not tell.
+#[cfg(feature = "bucket")]
+pub(crate) fn chunk_len(bytes: &[u8]) -> Option<u64> {
+    let mut reader = Reader::new(bytes);
+    let len = reader.uvarint().ok()?;
+    len.checked_add(reader.offset() as u64 + 1 + 4)
 }
 
 /// Writes the segments of a block, one after another.

@@ -9,20 +9,33 @@
 
 #![warn(clippy::indexing_slicing)]
 
+mod block;
 mod config;
+mod header;
+mod list;
+mod list_cache;
+mod listed;
 mod mark;
 mod meta;
+mod range_cache;
 mod ship;
+mod source;
 mod store;
+mod task;
 mod upload;
+mod window;
 
 pub use config::StoreConfig;
+pub use list::{BlockList, HiddenBlock, HiddenReason, ListOptions, PartialBlock, Refreshed};
+pub use listed::{BlockFile, ListedBlock, Marked};
 pub use mark::{
     DELETION_MARK_FILE, DeletionMark, Mark, NO_COMPACT_MARK_FILE, NO_DOWNSAMPLE_MARK_FILE, NoCompactMark,
     NoDownsampleMark,
 };
 pub use meta::{Downsample, FileEntry, FileHash, IndexStats, THANOS_SECTION, ThanosMeta};
 pub use object_store::ObjectStore;
+pub use range_cache::{CacheStats, RangeCache};
 pub use ship::{Catalog, SHIPPER_FILE, ShipOptions, Shipped, Shipper, ShipperStatus};
+pub use source::BucketSource;
 pub use store::{Bucket, Operation, OperationCounts, StoredObject};
 pub use upload::{Progress, SOURCE_RECEIVE, UploadOptions, Uploaded, hash_file, upload_block};

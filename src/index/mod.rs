@@ -11,6 +11,7 @@
 #![warn(clippy::indexing_slicing)]
 
 mod error;
+mod header;
 mod offset_table;
 mod postings;
 mod reader;
@@ -20,6 +21,7 @@ mod toc;
 mod writer;
 
 pub use error::IndexError;
+pub use header::{IndexHeader, ListPlace};
 pub use postings::{Bits, Postings};
 pub use reader::Index;
 pub use select::{PostingsSource, postings_for_matchers};

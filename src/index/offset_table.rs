@@ -63,6 +63,7 @@ fn read_entry<'a>(reader: &mut Reader<'a>) -> Result<(&'a [u8], &'a [u8], u64), 
 }
 
 impl OffsetTable {
+    /// Opens the table that `bytes` begin with; in the file they begin at `offset`.
     pub(super) fn open(file: &Arc<str>, bytes: &Bytes, offset: u64) -> Result<Self, IndexError> {
         let place = Place { file, what: "postings offset table", offset };
         let content = section(bytes, place)?;
@@ -157,6 +158,12 @@ impl OffsetTable {
         self.entries as usize
     }
 
+    /// Bytes that it keeps beside the file's own.
+    pub(super) fn memory(&self) -> usize {
+        let names: usize = self.names.iter().map(|name| name.name.len()).sum();
+        names + self.names.capacity() * size_of::<Name>() + self.places.capacity() * size_of::<u32>()
+    }
+
     /// The names, ascending; the empty one is not among them.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(|name| &*name.name).filter(|name| !name.is_empty())
@@ -203,6 +210,15 @@ impl OffsetTable {
             Some(Err(error)) => Err(error),
             _ => Ok(None),
         }
+    }
+
+    /// The entry number `rank` in (name, value) order.
+    pub(super) fn by_rank(&self, rank: u32) -> Option<Result<Entry<'_>, IndexError>> {
+        let name = self.names.get(self.names.partition_point(|name| name.rank <= rank).checked_sub(1)?)?;
+        // From the last remembered place on.
+        let next = name.rank + (rank - name.rank) / self.step * self.step;
+        let mut values = Values { table: self, name: Some(name), next, end: name.rank + name.count, at: None };
+        values.nth((rank - next) as usize)
     }
 
     /// All entries, in order.

@@ -30,10 +30,9 @@ pub(super) struct SymbolTable {
     version: Version,
 }
 
-/// A section's content: behind its length, before its sum, which is checked.
+/// A section's content: behind its length, before its sum, which is checked. `bytes` begin with the length.
 pub(super) fn section(bytes: &Bytes, place: Place<'_>) -> Result<Bytes, IndexError> {
-    let start = usize::try_from(place.offset).unwrap_or(usize::MAX);
-    let mut reader = Reader::new(bytes.get(start..).unwrap_or_default());
+    let mut reader = Reader::new(bytes);
     let len = reader.be_u32().map_err(place.read())?;
     let content = reader.bytes("section", len as usize).map_err(place.read())?;
     let sum = reader.be_u32().map_err(place.read())?;
@@ -45,6 +44,7 @@ pub(super) fn section(bytes: &Bytes, place: Place<'_>) -> Result<Bytes, IndexErr
 }
 
 impl SymbolTable {
+    /// Opens the table that `bytes` begin with; in the file they begin at `offset`.
     pub(super) fn open(file: &Arc<str>, bytes: &Bytes, offset: u64, version: Version) -> Result<Self, IndexError> {
         let place = Place { file, what: "symbol table", offset };
         let content = section(bytes, place)?;
@@ -71,6 +71,11 @@ impl SymbolTable {
 
     pub(super) fn len(&self) -> usize {
         self.count
+    }
+
+    /// Bytes that it keeps beside the file's own.
+    pub(super) fn memory(&self) -> usize {
+        self.starts.capacity() * size_of::<u32>()
     }
 
     /// The bytes from the symbol's length on.

@@ -23,6 +23,27 @@ pub enum Version {
     V3,
 }
 
+impl Version {
+    pub(super) fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            1 => Some(Self::V1),
+            2 => Some(Self::V2),
+            3 => Some(Self::V3),
+            _ => None,
+        }
+    }
+
+    /// The byte that an index has for it.
+    #[must_use]
+    pub fn byte(self) -> u8 {
+        match self {
+            Self::V1 => 1,
+            Self::V2 => 2,
+            Self::V3 => 3,
+        }
+    }
+}
+
 /// Offsets of the sections, in bytes from the file's start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Toc {
@@ -58,24 +79,25 @@ impl Toc {
     }
 }
 
-/// Reads the header and the table of contents of a whole index.
-pub(super) fn read_toc(file: &Arc<str>, bytes: &[u8]) -> Result<(Version, Toc), IndexError> {
+/// Reads the header that an index begins with.
+pub(super) fn read_version(file: &Arc<str>, bytes: &[u8]) -> Result<Version, IndexError> {
     let place = Place { file, what: "header", offset: 0 };
     let mut header = Reader::new(bytes);
     let magic = header.be_u32().map_err(place.read())?;
     if magic != MAGIC {
         return Err(place.corrupt(format!("magic number {magic:08x}, not {MAGIC:08x}")));
     }
-    let version = match header.u8().map_err(place.read())? {
-        1 => Version::V1,
-        2 => Version::V2,
-        3 => Version::V3,
-        version => return Err(IndexError::UnknownVersion { file: Arc::clone(file), version }),
-    };
+    let version = header.u8().map_err(place.read())?;
+    Version::from_byte(version).ok_or_else(|| IndexError::UnknownVersion { file: Arc::clone(file), version })
+}
 
-    let start = bytes.len().saturating_sub(TOC_LEN).max(HEADER_LEN);
-    let place = Place { file, what: "table of contents", offset: start as u64 };
-    let mut toc = Reader::new(bytes.get(start..).unwrap_or_default());
+/// Reads the table of contents that an index of `size` bytes ends with. `tail` are its last bytes.
+pub(super) fn read_toc(file: &Arc<str>, tail: &[u8], size: u64) -> Result<Toc, IndexError> {
+    let start = size.saturating_sub(TOC_LEN as u64).max(HEADER_LEN as u64);
+    let place = Place { file, what: "table of contents", offset: start };
+    let len = usize::try_from(size.saturating_sub(start)).unwrap_or(usize::MAX);
+    let toc = tail.len().checked_sub(len).and_then(|start| tail.get(start..)).unwrap_or_default();
+    let mut toc = Reader::new(toc);
     let offsets = toc.bytes("offsets", TOC_LEN - 4).map_err(place.read())?;
     let sum = toc.be_u32().map_err(place.read())?;
     if crc32c(offsets) != sum {
@@ -95,10 +117,10 @@ pub(super) fn read_toc(file: &Arc<str>, bytes: &[u8]) -> Result<(Version, Toc), 
         && toc.series <= toc.label_indices
         && toc.label_indices <= toc.postings
         && toc.postings <= toc.postings_table
-        && toc.postings_table <= start as u64
+        && toc.postings_table <= start
         && toc.symbols >= HEADER_LEN as u64;
     if !ascending {
         return Err(place.corrupt(format!("sections do not follow each other: {toc:?}")));
     }
-    Ok((version, toc))
+    Ok(toc)
 }

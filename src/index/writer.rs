@@ -12,7 +12,7 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 use xxhash_rust::xxh64::xxh64;
 
-use super::reader::SERIES_ALIGN;
+use super::header::SERIES_ALIGN;
 use super::toc::{MAGIC, Toc};
 use super::{ChunkMeta, IndexError, SeriesId};
 use crate::codec::{Crc32c, crc32c, put_be_u32, put_bytes, put_uvarint, put_varint, uvarint_len};
