@@ -1,7 +1,7 @@
 //! What a query over a bucket costs: requests and bytes, cold, with headers at hand, and warm; and what a start costs.
 
 #![cfg(feature = "bucket")]
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests fail as tests do, and figures are printed")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::path::Path;
 use std::sync::Arc;
@@ -31,7 +31,9 @@ fn write_blocks(env: &Env, dir: &Path, series: usize, count: i64) -> Vec<Ulid> {
     let mut symbols: Vec<String> = workload
         .labels()
         .iter()
-        .flat_map(|labels| labels.iter().flat_map(|(name, value)| [name.to_owned(), value.to_owned()]).collect::<Vec<_>>())
+        .flat_map(|labels| {
+            labels.iter().flat_map(|(name, value)| [name.to_owned(), value.to_owned()]).collect::<Vec<_>>()
+        })
         .collect();
     symbols.sort();
     symbols.dedup();
@@ -54,7 +56,11 @@ fn write_blocks(env: &Env, dir: &Path, series: usize, count: i64) -> Vec<Ulid> {
             }
             let min_time = start + piece * CHUNK * STEP_MS;
             for (chunks, appender) in chunks.iter_mut().zip(&mut appenders) {
-                chunks.push(TimedChunk { min_time, max_time: min_time + (CHUNK - 1) * STEP_MS, chunk: appender.take() });
+                chunks.push(TimedChunk {
+                    min_time,
+                    max_time: min_time + (CHUNK - 1) * STEP_MS,
+                    chunk: appender.take(),
+                });
             }
         }
         let mut meta = BlockMeta::new(ulid, start, start + TWO_HOURS);

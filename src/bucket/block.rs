@@ -12,9 +12,7 @@ use crate::budget::Budget;
 use crate::codec::FixedMap;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::Env;
-use crate::index::{
-    ChunkMeta, IndexHeader, ListPlace, Postings, PostingsSource, SeriesId, postings_for_matchers,
-};
+use crate::index::{ChunkMeta, IndexHeader, ListPlace, Postings, PostingsSource, SeriesId, postings_for_matchers};
 use crate::model::{Labels, Matcher};
 
 /// How much of a postings list is read first where the table does not tell its length.
@@ -248,7 +246,8 @@ impl BucketBlock {
         let section = header.series_section();
         let starts = ids.iter().map(|id| header.series_offset(SeriesId(*id)));
         let next = starts.clone().skip(1).chain([section.end]);
-        let range = |(start, next): (u64, u64)| start..(start.saturating_add(guess)).min(next.max(start)).min(section.end);
+        let range =
+            |(start, next): (u64, u64)| start..(start.saturating_add(guess)).min(next.max(start)).min(section.end);
         let mut pages = self.read_index(starts.zip(next).map(range)).await?;
         let longer: Vec<_> = ids
             .iter()
@@ -274,6 +273,26 @@ impl BucketBlock {
             }
         }
         Ok(())
+    }
+
+    /// Whether any series passes `matchers`.
+    pub(super) async fn has_any(&self, matchers: &[Matcher], budget: &Budget) -> Result<bool> {
+        let header = self.header().await?;
+        if matchers.is_empty() {
+            return Ok(header.label_names().next().is_some());
+        }
+        let mut charge = Charge::new(budget);
+        let selected = self.select(&header, matchers, &mut charge).await?;
+        if selected.late.is_empty() {
+            return Ok(!selected.ids.is_empty());
+        }
+        let mut any = false;
+        self.series(&header, &selected.ids, &mut charge, |labels, _| {
+            any |= passes(&selected.late, labels);
+            Ok(!any)
+        })
+        .await?;
+        Ok(any)
     }
 
     /// The names of the labels that the series passing `matchers` have, or of all; sorted.
@@ -302,8 +321,7 @@ impl BucketBlock {
     /// The values of `name` that the series passing `matchers` have, or all; sorted.
     pub(super) async fn label_values(&self, name: &str, matchers: &[Matcher], budget: &Budget) -> Result<Vec<String>> {
         let header = self.header().await?;
-        let (own, others): (Vec<&Matcher>, Vec<&Matcher>) =
-            matchers.iter().partition(|matcher| matcher.name() == name);
+        let (own, others): (Vec<&Matcher>, Vec<&Matcher>) = matchers.iter().partition(|matcher| matcher.name() == name);
         let mut values = Vec::new();
         let mut places = Vec::new();
         header.list_places(name, "", |value, place| {
@@ -322,7 +340,8 @@ impl BucketBlock {
         if selected.late.is_empty() && bytes_of(&places) <= by_series {
             let lists = self.lists(&header, &places, &mut charge).await?;
             let selected = Postings::from(selected.ids);
-            let mut has = places.iter().map(|place| lists.get(&place.offset).is_some_and(|list| selected.intersects(list)));
+            let mut has =
+                places.iter().map(|place| lists.get(&place.offset).is_some_and(|list| selected.intersects(list)));
             values.retain(|_| has.next().unwrap_or(false));
             return Ok(values);
         }

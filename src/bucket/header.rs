@@ -55,12 +55,9 @@ pub(super) async fn fetch(bucket: &Bucket, key: &str, size: u64) -> Result<Fetch
     let end = whole(bucket, key, start..size).await?;
     let toc = IndexHeader::toc_of(&name, &end, size)?;
     let table = toc.postings_table;
-    let missing_table = async {
-        if table >= start { Ok(Bytes::new()) } else { whole(bucket, key, table..start).await }
-    };
-    let front = async {
-        if start == 0 { Ok(end.clone()) } else { whole(bucket, key, 0..toc.series).await }
-    };
+    let missing_table =
+        async { if table >= start { Ok(Bytes::new()) } else { whole(bucket, key, table..start).await } };
+    let front = async { if start == 0 { Ok(end.clone()) } else { whole(bucket, key, 0..toc.series).await } };
     let (missing_table, front) = try_join(missing_table, front).await?;
     let version = IndexHeader::version_of(&name, &front)?;
     // Copies, so that no more is held than needed.
@@ -68,7 +65,13 @@ pub(super) async fn fetch(bucket: &Bucket, key: &str, size: u64) -> Result<Fetch
     let mut tail = BytesMut::with_capacity((size - table) as usize);
     tail.extend_from_slice(&missing_table);
     tail.extend_from_slice(end.get(table.saturating_sub(start) as usize..).unwrap_or_default());
-    Ok(FetchedHeader { version, table, symbols: Bytes::copy_from_slice(symbols), tail: tail.freeze(), end: (start, end) })
+    Ok(FetchedHeader {
+        version,
+        table,
+        symbols: Bytes::copy_from_slice(symbols),
+        tail: tail.freeze(),
+        end: (start, end),
+    })
 }
 
 async fn whole(bucket: &Bucket, key: &str, range: std::ops::Range<u64>) -> Result<Bytes> {
@@ -77,7 +80,8 @@ async fn whole(bucket: &Bucket, key: &str, range: std::ops::Range<u64>) -> Resul
         return Ok(bytes);
     }
     let at = range.start + bytes.len() as u64;
-    let reason = format!("the object ends here; the bucket's list promises {} bytes more", range.end.saturating_sub(at));
+    let reason =
+        format!("the object ends here; the bucket's list promises {} bytes more", range.end.saturating_sub(at));
     Err(BlockError::corrupt(Path::new(&format!("{}/{key}", bucket.name())), at, reason).into())
 }
 

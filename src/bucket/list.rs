@@ -16,17 +16,15 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use parking_lot::{Mutex, RwLock};
-use serde::Deserialize;
 
 use super::listed::{BlockFile, FileVersion, ListedBlock, Marked};
-use super::{Bucket, list_cache};
+use super::{Bucket, Catalog, DELETION_MARK_FILE, DeletionMark, Mark, list_cache};
 use crate::block::{BlockMeta, META_FILE, Ulid};
 use crate::codec::{FixedMap, FixedSet};
 use crate::error::{Error, Result};
 use crate::fs::Env;
 use crate::model::Labels;
 
-const DELETION_MARK_FILE: &str = "deletion-mark.json";
 /// Small objects asked for at a time. The bucket has a bound of its own for all requests.
 const CONCURRENCY: usize = 64;
 
@@ -73,7 +71,27 @@ pub(super) struct Known {
 pub(super) enum Entry {
     Block(Arc<ListedBlock>),
     /// A `meta.json` that cannot be read, and why.
-    Unreadable { version: FileVersion, reason: Box<str> },
+    Unreadable {
+        version: FileVersion,
+        reason: Box<str>,
+    },
+}
+
+impl Catalog for BlockList {
+    fn uploaded(&self, meta: &BlockMeta) {
+        if let Err(error) = self.add(meta) {
+            tracing::warn!(%error, "a block is served from the bucket after the next look at it only");
+        }
+    }
+
+    fn holds(&self, block: Ulid) -> bool {
+        let known = self.known.lock();
+        let whole = |entry: &Entry| match entry {
+            Entry::Block(known) => known.problem.is_none() && (known.ulid == block || known.sources.contains(&block)),
+            Entry::Unreadable { .. } => false,
+        };
+        known.entries.get(&block).is_some_and(whole) || known.entries.values().any(whole)
+    }
 }
 
 /// What the known blocks come to.
@@ -148,13 +166,6 @@ struct Listing {
 enum Wanted {
     Meta(FileVersion),
     Mark(FileVersion),
-}
-
-#[derive(Debug, Deserialize)]
-struct DeletionMark {
-    deletion_time: i64,
-    #[serde(default)]
-    details: String,
 }
 
 impl BlockList {
@@ -236,9 +247,7 @@ impl BlockList {
     pub fn add(&self, meta: &BlockMeta) -> Result<()> {
         let version = FileVersion { size: meta.to_json().len() as u64, modified_ms: 0 };
         let mut known = self.known.lock();
-        let block = ListedBlock::of(meta, version, &mut known.labels).map_err(|error| {
-            Error::new(crate::error::ErrorKind::Corrupt, format!("{}/{META_FILE}: {error}", meta.ulid))
-        })?;
+        let block = ListedBlock::of(meta, version, &mut known.labels)?;
         let refreshes = known.refreshes;
         known.added.insert(meta.ulid, refreshes);
         known.without_meta.remove(&meta.ulid);
@@ -376,13 +385,13 @@ impl BlockList {
                 (Wanted::Mark(_), None) => {}
                 (Wanted::Mark(version), Some(content)) => {
                     refreshed.marks += 1;
-                    match serde_json::from_slice::<DeletionMark>(&content) {
+                    match DeletionMark::parse(&format!("{name}/{ulid}/{DELETION_MARK_FILE}"), &content) {
                         Ok(mark) => {
                             let at_ms = mark.deletion_time.saturating_mul(1000);
                             marks.insert(ulid, Marked { at_ms, details: mark.details.into(), version });
                         }
                         // Somebody may be writing it.
-                        Err(error) => tracing::warn!(%error, "{name}/{ulid}/{DELETION_MARK_FILE} cannot be read"),
+                        Err(error) => tracing::warn!(%error, "a mark is not heeded"),
                     }
                 }
             }

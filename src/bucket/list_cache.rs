@@ -94,11 +94,7 @@ fn put_version(out: &mut Vec<u8>, version: FileVersion) {
     put_varint(out, version.modified_ms);
 }
 
-pub(super) fn decode(
-    bytes: &[u8],
-    name: &str,
-    labels: &mut FixedSet<Labels>,
-) -> Result<BTreeMap<Ulid, Entry>, String> {
+pub(super) fn decode(bytes: &[u8], name: &str, labels: &mut FixedSet<Labels>) -> Result<BTreeMap<Ulid, Entry>, String> {
     let Some((content, sum)) = bytes.split_last_chunk() else { return Err("too short".to_owned()) };
     let (sum, actual) = (u32::from_be_bytes(*sum), crc32fast::hash(content));
     if sum != actual {

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use serde::{Deserialize, Deserializer};
 
-use crate::block::{BlockMeta, BlockStats, INDEX_FILE, META_FILE, Ulid};
+use super::ThanosMeta;
+use crate::block::{BlockMeta, BlockStats, CHUNKS_DIR, INDEX_FILE, META_FILE, Ulid};
 use crate::codec::FixedSet;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Labels, TimeRange};
@@ -67,44 +67,6 @@ pub struct ListedBlock {
     pub(super) version: FileVersion,
 }
 
-/// What is needed of the section `thanos`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Section {
-    #[serde(deserialize_with = "null_is_default")]
-    labels: std::collections::BTreeMap<String, String>,
-    downsample: Downsample,
-    #[serde(deserialize_with = "null_is_default")]
-    files: Vec<NamedFile>,
-    #[serde(deserialize_with = "null_is_default")]
-    segment_files: Vec<String>,
-    index_stats: IndexStats,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Downsample {
-    resolution: i64,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct NamedFile {
-    rel_path: String,
-    size_bytes: u64,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct IndexStats {
-    series_max_size: u64,
-    chunk_max_size: u64,
-}
-
-fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
-    Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
-}
-
 impl ListedBlock {
     /// Takes in the content of the `meta.json` of block `ulid`; `file` is what errors call it.
     pub(super) fn parse(
@@ -120,23 +82,16 @@ impl ListedBlock {
         if meta.ulid != ulid {
             return Err(damaged(format!("it says that this is block {}", meta.ulid)));
         }
-        let mut block = Self::of(&meta, version, known_labels).map_err(|error| damaged(error.to_string()))?;
+        let mut block = Self::of(&meta, version, known_labels).map_err(|error| error.context(file))?;
         block.set_files(files.into());
         Ok(block)
     }
 
     /// The block of `meta`, with the files that the section `thanos` names.
-    pub(super) fn of(
-        meta: &BlockMeta,
-        version: FileVersion,
-        known_labels: &mut FixedSet<Labels>,
-    ) -> Result<Self, serde_json::Error> {
-        let section = match meta.extra.get("thanos") {
-            Some(section) => Section::deserialize(section)?,
-            None => Section::default(),
-        };
+    pub(super) fn of(meta: &BlockMeta, version: FileVersion, known_labels: &mut FixedSet<Labels>) -> Result<Self> {
+        let section = ThanosMeta::of(meta)?.unwrap_or_default();
         // Most blocks of a bucket have one of a few sets of labels.
-        let labels = known_labels.get_or_insert_with(&Labels::from_pairs(&section.labels), Labels::clone).clone();
+        let labels = known_labels.get_or_insert_with(&section.external_labels(), Labels::clone).clone();
         let mut files: Vec<BlockFile> = section
             .files
             .iter()
@@ -161,7 +116,7 @@ impl ListedBlock {
             files: files.into(),
             marked: None,
             problem: None,
-            meta: serde_json::to_vec(meta)?.into_boxed_slice().into(),
+            meta: compact(meta).into(),
             version,
         })
     }
@@ -235,6 +190,14 @@ impl ListedBlock {
         Ok(BlockMeta::parse(Path::new(META_FILE), &self.meta)?)
     }
 
+    /// What Thanos knows of it.
+    ///
+    /// # Errors
+    /// As [`meta`](ListedBlock::meta).
+    pub fn thanos(&self) -> Result<ThanosMeta> {
+        Ok(ThanosMeta::of(&self.meta()?)?.unwrap_or_default())
+    }
+
     /// How much is in it, as its `meta.json` says.
     ///
     /// # Errors
@@ -258,8 +221,7 @@ impl ListedBlock {
 
     /// What is not there of what its `meta.json` names, or is there in another size.
     fn missing(&self) -> Option<String> {
-        let meta = self.meta().ok()?;
-        let section = meta.extra.get("thanos").and_then(|section| Section::deserialize(section).ok()).unwrap_or_default();
+        let section = ThanosMeta::of(&self.meta().ok()?).ok()?.unwrap_or_default();
         for file in section.files.iter().filter(|file| file.rel_path != META_FILE) {
             match self.size_of(&file.rel_path) {
                 None => return Some(format!("{} is named in {META_FILE} and is not there", file.rel_path)),
@@ -270,8 +232,15 @@ impl ListedBlock {
                 Some(_) => {}
             }
         }
-        let segments = section.segment_files.iter().map(|name| format!("chunks/{name}"));
+        let segments = section.segment_files.iter().map(|name| format!("{CHUNKS_DIR}/{name}"));
         let missing = std::iter::once(INDEX_FILE.to_owned()).chain(segments).find(|name| self.size_of(name).is_none());
         missing.map(|name| format!("{name} is not there"))
     }
+}
+
+/// A meta without the spaces that its file has for people.
+fn compact(meta: &BlockMeta) -> Box<[u8]> {
+    let json = serde_json::to_vec(meta);
+    debug_assert!(json.is_ok(), "plain structs and maps with string keys cannot fail");
+    json.unwrap_or_default().into_boxed_slice()
 }

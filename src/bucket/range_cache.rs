@@ -99,14 +99,11 @@ impl Weighter<Key, Entry> for Weigh {
     }
 }
 
-type Guard<'a> = PlaceholderGuard<
-    'a,
-    Key,
-    Entry,
-    Weigh,
-    DefaultHashBuilder,
-    quick_cache::sync::DefaultLifecycle<Key, Entry>,
->;
+type Guard<'a> =
+    PlaceholderGuard<'a, Key, Entry, Weigh, DefaultHashBuilder, quick_cache::sync::DefaultLifecycle<Key, Entry>>;
+
+/// A page that this read is to fetch.
+type Missing<'a> = (u32, Guard<'a>);
 
 impl fmt::Debug for RangeCache {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -211,7 +208,8 @@ impl RangeCache {
             // Ranges mostly come in order, and neighbours share pages.
             let first = (range.start / PAGE) as u32;
             let last = ((end - 1) / PAGE) as u32;
-            let from = numbers.last().filter(|known| **known >= first && **known <= last).map_or(first, |known| known + 1);
+            let from =
+                numbers.last().filter(|known| **known >= first && **known <= last).map_or(first, |known| known + 1);
             numbers.extend(from..=last);
         }
         numbers.sort_unstable();
@@ -250,11 +248,11 @@ impl RangeCache {
         bucket: &Bucket,
         key: &str,
         size: u64,
-        guards: Vec<(u32, Guard<'_>)>,
+        guards: Vec<Missing<'_>>,
         pages: &mut Pages,
     ) -> Result<()> {
         self.misses.fetch_add(guards.len() as u64, Ordering::Relaxed);
-        let mut runs: Vec<(Range<u64>, Vec<(u32, Guard<'_>)>)> = Vec::new();
+        let mut runs: Vec<(Range<u64>, Vec<Missing<'_>>)> = Vec::new();
         for (number, guard) in guards {
             let Some(page) = page_range(u64::from(number), size) else { continue };
             match runs.last_mut() {

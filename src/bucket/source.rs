@@ -20,6 +20,7 @@ use crate::index::ChunkMeta;
 use crate::model::{Labels, Matcher, TimeRange};
 use crate::query::{
     ChunkData, ChunkLoader, SelectRequest, Series, SeriesChunk, SeriesSet, Source, merge_sets, merge_sorted_strings,
+    strip_matchers,
 };
 
 /// Bytes of chunks that all blocks of a select fetch at a time.
@@ -72,9 +73,9 @@ impl BucketSource {
                 || (!sources.is_empty() && sources.iter().all(|source| self.excluded.contains(source)))
         };
         let blocks = self.list.blocks();
-        let wanted = blocks.iter().filter(|block| {
-            block.resolution_ms() == 0 && block.time_range().overlaps(&range) && !is_excluded(block)
-        });
+        let wanted = blocks
+            .iter()
+            .filter(|block| block.resolution_ms() == 0 && block.time_range().overlaps(&range) && !is_excluded(block));
         wanted
             .map(|listed| Arc::new(BucketBlock { shared: Arc::clone(&self.shared), listed: Arc::clone(listed) }))
             .collect()
@@ -84,13 +85,19 @@ impl BucketSource {
 impl Source for BucketSource {
     fn select(&self, request: &SelectRequest<'_>) -> Result<Box<dyn SeriesSet>> {
         let blocks = self.blocks(request.range);
+        let blocks: Vec<_> = blocks
+            .into_iter()
+            // The external labels are known: only matchers of a series' own labels are asked in the block.
+            .filter_map(|block| strip_matchers(block.listed.labels(), request.matchers).map(|own| (block, own)))
+            .collect();
         let window = (WINDOWS / (blocks.len() as u64).max(1)).clamp(WINDOW_MIN, WINDOW_MAX);
-        let sets = blocks.into_iter().map(|block| {
+        let limit = if request.hints.limit == 0 { usize::MAX } else { request.hints.limit };
+        let sets = blocks.into_iter().map(|(block, matchers)| {
             let wanted = Wanted {
                 range: request.range,
-                matchers: request.matchers.to_vec(),
+                matchers,
                 labels_only: request.hints.labels_only,
-                limit: if request.hints.limit == 0 { usize::MAX } else { request.hints.limit },
+                limit,
                 window,
                 budget: request.budget.clone(),
             };
@@ -98,15 +105,20 @@ impl Source for BucketSource {
             let runtime = block.shared.bucket.runtime().clone();
             let task = Task::spawn(&runtime, async move { read(&block, wanted).await });
             let (budget, found) = (request.budget.clone(), None);
-            Box::new(BlockSet { task: Some(task), found, budget, visible, labels_only: request.hints.labels_only })
-                as Box<dyn SeriesSet>
+            Box::new(BlockSet { task: Some(task), found, budget, visible, left: limit }) as Box<dyn SeriesSet>
         });
         Ok(merge_sets(sets.collect()))
     }
 
     fn label_names(&self, range: TimeRange, matchers: &[Matcher]) -> Result<Vec<String>> {
         self.strings(range, matchers, |block, matchers| async move {
-            block.label_names(&matchers, &Budget::unlimited()).await
+            let mut names = block.label_names(&matchers, &Budget::unlimited()).await?;
+            if !names.is_empty() {
+                names.extend(block.listed.labels().iter().map(|(name, _)| name.to_owned()));
+                names.sort_unstable();
+                names.dedup();
+            }
+            Ok(names)
         })
     }
 
@@ -114,7 +126,13 @@ impl Source for BucketSource {
         let name: Arc<str> = name.into();
         self.strings(range, matchers, |block, matchers| {
             let name = Arc::clone(&name);
-            async move { block.label_values(&name, &matchers, &Budget::unlimited()).await }
+            async move {
+                match block.listed.labels().get(&name) {
+                    None => block.label_values(&name, &matchers, &Budget::unlimited()).await,
+                    Some(value) if block.has_any(&matchers, &Budget::unlimited()).await? => Ok(vec![value.to_owned()]),
+                    Some(_) => Ok(Vec::new()),
+                }
+            }
         })
     }
 }
@@ -125,12 +143,14 @@ impl BucketSource {
         &self,
         range: TimeRange,
         matchers: &[Matcher],
-        mut read: impl FnMut(Arc<BucketBlock>, Arc<[Matcher]>) -> F,
+        mut read: impl FnMut(Arc<BucketBlock>, Vec<Matcher>) -> F,
     ) -> Result<Vec<String>> {
-        let matchers: Arc<[Matcher]> = matchers.into();
         let runtime = self.shared.bucket.runtime();
-        let blocks = self.blocks(range).into_iter();
-        let tasks: Vec<_> = blocks.map(|block| Task::spawn(runtime, read(block, Arc::clone(&matchers)))).collect();
+        let mut start = |block: Arc<BucketBlock>| {
+            let own = strip_matchers(block.listed.labels(), matchers)?;
+            Some(Task::spawn(runtime, read(block, own)))
+        };
+        let tasks: Vec<_> = self.blocks(range).into_iter().filter_map(&mut start).collect();
         let lists = tasks.iter().map(|task| task.wait(&Budget::unlimited())).collect::<Result<_>>()?;
         Ok(merge_sorted_strings(lists))
     }
@@ -155,7 +175,7 @@ struct FoundSeries {
 
 /// What was found in a block.
 struct Found {
-    series: std::vec::IntoIter<FoundSeries>,
+    series: std::iter::Peekable<std::vec::IntoIter<FoundSeries>>,
     chunks: Vec<ChunkMeta>,
     /// The windows, each with the number of the first chunk that is not in it.
     windows: Vec<(usize, Arc<Window>)>,
@@ -168,6 +188,10 @@ async fn read(block: &Arc<BucketBlock>, wanted: Wanted) -> Result<Found> {
     let header = block.header().await?;
     let mut charge = Charge::new(&wanted.budget);
     let selected = block.select(&header, &wanted.matchers, &mut charge).await?;
+    let external = block.listed.labels();
+    // Two series can become one under labels that replace their own.
+    let replaces = header.label_names().any(|name| external.get(name).is_some());
+    let limit = if replaces { usize::MAX } else { wanted.limit };
     let range = wanted.range.intersect(&block.listed.time_range()).unwrap_or(wanted.range);
 
     let mut series: Vec<FoundSeries> = Vec::new();
@@ -186,9 +210,10 @@ async fn read(block: &Arc<BucketBlock>, wanted: Wanted) -> Result<Found> {
                     needed.push(NeededChunk { meta: *chunk, end: next.filter(same).map(|next| next & 0xffff_ffff) });
                 }
             }
-            let labels = std::mem::replace(labels, Labels::empty());
+            let labels = std::mem::take(labels);
+            let labels = if external.is_empty() { labels } else { labels.with(external) };
             series.push(FoundSeries { labels, first, count: needed.len() - first });
-            Ok(series.len() < wanted.limit)
+            Ok(series.len() < limit)
         })
         .await?;
     // The records are gone; what was made of them stays.
@@ -197,12 +222,27 @@ async fn read(block: &Arc<BucketBlock>, wanted: Wanted) -> Result<Found> {
     let labels: usize = series.iter().map(|series| size_of::<FoundSeries>() + series.labels.as_packed().len()).sum();
     charge.add((labels + needed.len() * size_of::<ChunkMeta>()) as u64)?;
 
-    let windows = windows(block, &wanted, &series, &mut needed);
+    Ok(found(block, &wanted, series, needed, charge))
+}
+
+/// Puts together what was found, and begins to fetch the first chunks.
+fn found(
+    block: &Arc<BucketBlock>,
+    wanted: &Wanted,
+    mut series: Vec<FoundSeries>,
+    mut needed: Vec<NeededChunk>,
+    charge: Charge,
+) -> Found {
+    let windows = windows(block, wanted, &series, &mut needed);
     if let Some((_, first)) = windows.first() {
         first.start();
     }
+    // Labels that are added can change the order, of a few at most: the chunks stay as they are.
+    if !series.is_sorted_by(|a, b| a.labels <= b.labels) {
+        series.sort_by(|a, b| a.labels.cmp(&b.labels));
+    }
     let chunks = needed.into_iter().map(|chunk| chunk.meta).collect();
-    Ok(Found { series: series.into_iter(), chunks, windows, _charge: charge })
+    Found { series: series.into_iter().peekable(), chunks, windows, _charge: charge }
 }
 
 /// Cuts the chunks into windows at the ends of series.
@@ -247,13 +287,32 @@ fn windows(
     windows
 }
 
+impl Found {
+    /// Appends a series' chunks to `chunks`; `source` tells them from those of another series of the same labels.
+    fn chunks(&self, series: &FoundSeries, visible: TimeRange, source: u32, chunks: &mut Vec<SeriesChunk>) {
+        // Windows end where a series does, so its chunks are in one.
+        let at = self.windows.partition_point(|(end, _)| *end <= series.first);
+        let Some((_, window)) = self.windows.get(at) else { return };
+        let loader: Arc<dyn ChunkLoader> = Arc::clone(window) as _;
+        let metas = self.chunks.get(series.first..series.first + series.count).unwrap_or_default();
+        chunks.reserve_exact(metas.len());
+        chunks.extend(metas.iter().map(|meta| SeriesChunk {
+            range: TimeRange::new(meta.min_time, meta.max_time),
+            data: ChunkData::Later { loader: Arc::clone(&loader), meta: *meta },
+            visible,
+            deleted: None,
+            source,
+        }));
+    }
+}
+
 /// The series of one block.
 struct BlockSet {
     task: Option<Task<Found>>,
     found: Option<Found>,
     budget: Budget,
     visible: TimeRange,
-    labels_only: bool,
+    left: usize,
 }
 
 impl SeriesSet for BlockSet {
@@ -262,27 +321,17 @@ impl SeriesSet for BlockSet {
             self.found = Some(task.wait(&self.budget)?);
         }
         let Some(found) = &mut self.found else { return Ok(None) };
-        let Some(series) = found.series.next() else {
+        let Some(series) = found.series.next().filter(|_| self.left > 0) else {
             self.found = None;
             return Ok(None);
         };
+        self.left -= 1;
         let mut chunks = Vec::new();
-        if !self.labels_only {
-            let at = found.windows.partition_point(|(end, _)| *end <= series.first);
-            let metas = found.chunks.get(series.first..series.first + series.count).unwrap_or_default();
-            if let Some((_, window)) = found.windows.get(at) {
-                let loader: Arc<dyn ChunkLoader> = Arc::clone(window) as _;
-                chunks = metas
-                    .iter()
-                    .map(|meta| SeriesChunk {
-                        range: TimeRange::new(meta.min_time, meta.max_time),
-                        data: ChunkData::Later { loader: Arc::clone(&loader), meta: *meta },
-                        visible: self.visible,
-                        deleted: None,
-                        source: 0,
-                    })
-                    .collect();
-            }
+        found.chunks(&series, self.visible, 0, &mut chunks);
+        let mut source = 0;
+        while let Some(same) = found.series.next_if(|next| next.labels == series.labels) {
+            source += 1;
+            found.chunks(&same, self.visible, source, &mut chunks);
         }
         Ok(Some(Series { labels: series.labels, chunks }))
     }

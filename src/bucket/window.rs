@@ -167,7 +167,10 @@ impl ChunkLoader for Window {
         }
         let loaded = self.loaded()?;
         let start = offset(reference);
-        let len = loaded.segments.get(&segment(reference)).and_then(|pages| Some((pages, chunk_len(&pages.slice(start..start + 10))?)));
+        let len = loaded
+            .segments
+            .get(&segment(reference))
+            .and_then(|pages| Some((pages, chunk_len(&pages.slice(start..start + 10))?)));
         let Some((pages, len)) = len else { return Err(self.damaged(reference, "the chunk is not there")) };
         let bytes = pages.slice(start..start.saturating_add(len));
         let (byte, data) = split_chunk(&bytes).map_err(|reason| self.damaged(reference, reason))?;
