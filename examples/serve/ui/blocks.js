@@ -25,28 +25,26 @@ function chosen(block) {
   return $("filter").value.toLowerCase().split(/\s+/).every((word) => found.includes(word));
 }
 
-const places = (block) => el("span", {}, ...block.places.map((place) => el("span", { class: `tag ${place}` }, place)));
-
-function identity(block) {
-  return el("div", {}, el("span", { class: "mono" }, block.ulid), block.problem ? el("div", { class: "trouble" }, block.problem) : null);
-}
+const tags = (list) => el("div", { class: "tags" }, ...list);
+const places = (block) => tags(block.places.map((place) => el("span", { class: `tag ${place}` }, place)));
+const trouble = (block) => (block.problem ? el("div", { class: "trouble" }, block.problem) : null);
 
 const known = (read) => (block) => (readable(block) ? read(block) : null);
 
 const columns = [
-  { title: "ULID", value: (block) => block.ulid, show: identity },
+  { title: "ULID", value: (block) => block.ulid, class: "mono nowrap" },
+  { title: "Where", value: (block) => block.places.join(" "), show: places },
   { title: "From", value: (block) => block.minTime, show: known((block) => formatSecond(block.minTime)), class: "nowrap" },
   { title: "To", value: (block) => block.maxTime, show: known((block) => formatSecond(block.maxTime)), class: "nowrap" },
   { title: "Duration", value: known(duration), show: known((block) => formatDuration(duration(block), 2)), class: "nowrap" },
   { title: "Level", value: (block) => block.level, number: true },
   { title: "Resolution", value: (block) => block.resolution, show: known(resolution), class: "nowrap" },
+  { title: "Labels", value: (block) => labels(block).join(","), show: (block) => (labels(block).length > 0 ? tags(labels(block).map((label) => el("span", { class: "tag", title: label }, label))) : "–") },
   { title: "Series", value: (block) => block.series, show: known((block) => formatCount(block.series)), number: true },
   { title: "Samples", value: (block) => block.samples, show: known((block) => formatCount(block.samples)), number: true },
-  { title: "Chunks", value: (block) => block.chunks, show: known((block) => formatCount(block.chunks)), number: true },
   { title: "Size", value: (block) => block.bytes, show: (block) => formatBytes(block.bytes), number: true },
-  { title: "Labels", value: (block) => labels(block).join(","), show: (block) => (labels(block).length > 0 ? el("span", {}, ...labels(block).map((label) => el("span", { class: "tag" }, label))) : "–") },
+  { title: "Chunks", value: (block) => block.chunks, show: known((block) => formatCount(block.chunks)), number: true },
   { title: "Source", value: (block) => block.source },
-  { title: "Where", value: (block) => block.places.join(" "), show: places },
 ];
 
 /** Time from left to right, a lane a level and resolution: gaps and overlaps are seen at a glance. */
@@ -99,7 +97,7 @@ function draw() {
     : "No block is like that.";
   const labelled = status.blocks.some((block) => labels(block).length > 0);
   const fitting = columns.filter((column) => column.title !== "Labels" || labelled);
-  table($("table"), fitting, blocks, { sort: 1, descending: true, caption: "Blocks", empty: none });
+  table($("table"), fitting, blocks, { sort: 2, descending: true, caption: "Blocks", empty: none, below: trouble });
   const card = $("table");
   card.className = "card";
 }

@@ -101,13 +101,14 @@ export function context(text, caret) {
     if (current.length > 0 || (touched && touched.kind !== "word")) return null;
     return { kind: "label", metric, matchers, ...span };
   }
-  if (touched && touched.kind !== "word") return null;
+  if (touched && touched.kind !== "word" && before.at(-1)?.text !== "offset") return null;
   if (inner?.open === "(" && groupings.has(before[inner.index - 1]?.text)) {
     // Which of the words are metrics shows when the names are there.
     const metrics = all.filter((token) => token.kind === "word" && !keywords.has(token.text));
     return { kind: "grouping", metrics: metrics.map((token) => token.text), ...span };
   }
   const last = before.at(-1);
+  if (last?.text === "offset") return { kind: "duration", ...span };
   if (last && isAggregation.has(last.text)) return { kind: "aggregated", ...span };
   const operand = last && (")}]".includes(last.text) || last.kind === "number" || last.kind === "string" || (last.kind === "word" && !keywords.has(last.text)));
   // A word right at the end of an operand is none of its own: `5m` and what follows.

@@ -50,13 +50,17 @@ export class Graph {
     this.#widened = widened;
   }
 
-  /** Draws `series` (as the API answers a matrix) over `{start, end, step}`. Answers what is to be said about it. */
+  /** Draws `series` (as the API answers a matrix) over `{start, end, step}`. Answers what is to be said about it; `drawn` is 0 if no value has a height. */
   async draw(series, window, limit = drawnAtFirst) {
     const lines = series.filter((one) => one.values);
     this.#hidden.clear();
     this.#shown = { lines: lines.slice(0, limit), window, x: [], y: [] };
     const notes = [];
     const infinite = this.#columns();
+    if (this.#shown.y.every((column) => column.every((value) => value === null))) {
+      this.clear();
+      return { drawn: 0, lines: lines.length, notes };
+    }
     if (infinite > 0) notes.push(`${formatCount(infinite)} infinite ${infinite === 1 ? "value is" : "values are"} not drawn.`);
     await this.#render();
     this.#legend();

@@ -164,12 +164,21 @@ function say(title, text) {
   $("empty").replaceChildren(el("strong", {}, title), text);
 }
 
+let patience = null;
+
 function busy(on) {
-  $("progress").hidden = !on;
-  $("result").classList.toggle("stale", on);
+  clearTimeout(patience);
   $("result").setAttribute("aria-busy", String(on));
-  $("run").textContent = on ? "Stop" : "Run";
-  $("run").classList.toggle("running", on);
+  const show = () => {
+    $("progress").hidden = !on;
+    $("result").classList.toggle("stale", on);
+    $("run").textContent = on ? "Stop" : "Run";
+    $("run").classList.toggle("running", on);
+    if (on) $("summary").textContent = "Running…";
+  };
+  // What is answered at once should not flicker.
+  if (on) patience = setTimeout(show, 150);
+  else show();
 }
 
 async function run({ push = true } = {}) {
@@ -194,7 +203,6 @@ async function run({ push = true } = {}) {
   const mine = new AbortController();
   running = mine;
   busy(true);
-  $("summary").textContent = "Running…";
   const asked = performance.now();
   const end = state.end ?? Date.now();
   const step = state.step ?? autoStep();
@@ -207,6 +215,7 @@ async function run({ push = true } = {}) {
       : await api("query", { query: expr, time: seconds(end), limit: mostSeries.table }, { signal: mine.signal, post: true });
     const taken = Math.round(performance.now() - asked);
     if (running !== mine) return;
+    clearTimeout(patience);
     editor.keep(expr);
     showRemarks(answer.warnings, answer.infos);
     $("result").hidden = false;
@@ -216,6 +225,7 @@ async function run({ push = true } = {}) {
   } catch (error) {
     if (running !== mine) return;
     if (error.type === "starting") {
+      clearTimeout(patience);
       $("summary").textContent = `${error.message} Trying again…`;
       setTimeout(() => { if (running === mine) run({ push: false }); }, 1000);
       return;
@@ -256,6 +266,10 @@ async function showGraph(result, window, taken, limit = drawnAtFirst) {
   }
   showOnly("graph");
   const drawn = await graph.draw(result, window, limit);
+  if (drawn.drawn === 0) {
+    say("Nothing to draw.", "All values are infinite or not a number. The table shows them.");
+    return;
+  }
   showOnly("graph", "legend");
   notes.push(...drawn.notes);
   $("notes").replaceChildren(notes.join(" "));
@@ -324,7 +338,7 @@ function showTable({ resultType, result }, time, taken) {
 // What people do.
 $("form").addEventListener("submit", (event) => {
   event.preventDefault();
-  if (running) running.abort();
+  if (running && $("run").classList.contains("running")) running.abort();
   else submit();
 });
 for (const tab of ["graph", "table"]) {

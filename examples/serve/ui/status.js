@@ -1,5 +1,5 @@
 // What the program is and how it was started.
-import { $, api, el, formatDuration, formatTime, loading } from "./common.js";
+import { $, api, el, formatDuration, formatSecond, loading } from "./common.js";
 import { table } from "./table.js";
 
 let flags = [];
@@ -32,9 +32,9 @@ function load() {
       ["Prometheus API", build.data.version],
     ]);
     pairs($("runtime"), [
-      ["Started", formatTime(started)],
+      ["Started", formatSecond(started)],
       ["Running for", formatDuration(Math.floor((now - started) / 1000) * 1000, 2)],
-      ["Server time", formatTime(now)],
+      ["Server time", formatSecond(now)],
       ["Host", runtime.data.hostname],
       ["Working directory", runtime.data.CWD],
       ["Cores used", String(runtime.data.GOMAXPROCS)],

@@ -3,9 +3,9 @@ import { el } from "./common.js";
 
 /**
  * Fills `place` with a table. A column is `{title, value(row), show?(row), number?, class?}`; `value` sorts, `show` gives
- * a node or a text. At most `limit` rows at first; a button shows more.
+ * a node or a text. `below(row)` may give a line of its own under a row. At most `limit` rows at first; a button shows more.
  */
-export function table(place, columns, rows, { sort = null, descending = false, limit = 500, caption, empty = "Nothing." } = {}) {
+export function table(place, columns, rows, { sort = null, descending = false, limit = 500, caption, below, empty = "Nothing." } = {}) {
   let shown = limit;
   let order = { column: sort, descending };
 
@@ -50,6 +50,11 @@ export function table(place, columns, rows, { sort = null, descending = false, l
         line.append(cell);
       }
       body.append(line);
+      const note = below?.(row);
+      if (note) {
+        line.classList.add("noted");
+        body.append(el("tr", { class: "below" }, el("td", { colspan: columns.length }, note)));
+      }
     }
     const head = el("thead", {}, el("tr", {}, ...headings));
     const made = el("table", {}, caption ? el("caption", { class: "visually-hidden" }, caption) : null, head, body);

@@ -82,7 +82,7 @@ page.on("console", (message) => {
 const shot = (name) => page.screenshot({ path: path.join(directory, `${name}.png`), fullPage: true });
 const at = (query, more = {}) => `${base}/?${new URLSearchParams({ "g0.expr": query, "g0.end_input": endText, "g0.range_input": "1h", ...more })}`;
 const asked = () => requests.filter((url) => /api\/v1\/query(_range)?$/.test(url)).length;
-const idle = () => page.waitForFunction(() => document.getElementById("result").getAttribute("aria-busy") === "false");
+const idle = () => page.waitForFunction(() => document.getElementById("result")?.getAttribute("aria-busy") === "false");
 const open = async (url) => {
   await page.goto(url);
   await idle();
@@ -140,6 +140,43 @@ try {
     await page.keyboard.press("Enter");
     await type("]))");
     assert.equal(await page.inputValue("#query"), 'sum by (code) (rate(demo_requests_total{job="demo"}[5m]))');
+  });
+
+  await check("what can be completed follows from what stands before the caret", async () => {
+    // `|` is the caret; behind it: what is completed, what was typed of it, the metric, the other matchers, the label.
+    const cases = [
+      ["ra|", "name ra"],
+      ["sum(ra|", "name ra"],
+      ["sum |(x)", "aggregated "],
+      ["sum by (jo|", "grouping jo"],
+      ["a / on (jo|) b", "grouping jo"],
+      ["up{|", "label  up"],
+      ['up{job="a", in|', 'label in up job="a"'],
+      ['up{in|, job="a"}', 'label in up job="a"'],
+      ['{job="a|', "value a   job"],
+      ['up{x!~"y",job=~"a|"}', 'value a up x!~"y" job'],
+      ["up{job=|}", "value  up  job"],
+      ['up{job="a\\"b|', 'value a\\"b up  job'],
+      ['up{job="a"|}', "nothing"],
+      ["up[|", "duration "],
+      ["up[5|m]", "duration 5"],
+      ["up offset 1|", "duration 1"],
+      ["up |", "operand "],
+      ["up a|", "operand a"],
+      ["up and r|", "name r"],
+      ["up # a|", "nothing"],
+      ['"a|', "nothing"],
+      ["5|", "nothing"],
+    ];
+    const found = await page.evaluate(async (texts) => {
+      const { context } = await import(new URL("editor.js", document.querySelector("script[type=module]").src).href);
+      return texts.map((text) => {
+        const one = context(text.replace("|", ""), text.indexOf("|"));
+        if (one === null) return "nothing";
+        return [one.kind, one.typed, one.metric, one.matchers?.join(), one.label].map((part) => part ?? "").join(" ").replace(/ +$/, "") + (one.typed === "" && !one.metric && !one.label ? " " : "");
+      });
+    }, cases.map(([text]) => text));
+    assert.deepEqual(found.map((text, index) => `${cases[index][0]} → ${text}`), cases.map(([text, wanted]) => `${text} → ${wanted}`));
   });
 
   await check("Enter runs it, and there is a line a series with a point a step", async () => {
@@ -261,6 +298,11 @@ try {
     assert.equal(await page.locator("#table tbody tr").count(), 2);
     await open(at("quantile(7, demo_temperature)", { "g0.tab": "graph" }));
     assert.match(await page.textContent("#remarks .warning"), /quantile value should be between 0 and 1/);
+    assert.match(await page.textContent("#empty"), /All values are infinite/);
+    await open(at("quantile(7, demo_temperature) or rate(demo_temperature[5m])", { "g0.tab": "graph" }));
+    assert.equal(await page.locator("#remarks .warning").count(), 1);
+    assert.equal(await page.locator("#remarks .info").count(), 1);
+    assert.match(await page.textContent("#notes"), /\d+ infinite values are not drawn/);
     await shot("warning-light");
   });
 
@@ -452,6 +494,39 @@ try {
     assert.deepEqual(await ulids(), [blocks[0].ulid]);
     await page.fill("#filter", "no such block");
     assert.match(await page.textContent("#table"), /No block is like that/);
+  });
+
+  await check("blocks of a bucket, of both places, downsampled and damaged ones are told apart", async () => {
+    const block = (index, more) => ({
+      ulid: `01M7ZMEXHKQD6HF7WKZG70B${String(index).padStart(3, "0")}`, places: ["bucket"], bytes: 734003200 + index, problem: null,
+      minTime: start + index * 7200000, maxTime: start + (index + 1) * 7200000, level: 1, sources: 1, series: 120000, samples: 57600000,
+      chunks: 480000, tombstones: 0, labels: { cluster: "eu1", replica: hostile }, resolution: 0, source: "receiver", ...more,
+    });
+    const blocks = [
+      { ulid: "01M7ZMEXHKQD6HF7WKZG70B999", places: ["bucket"], bytes: null, problem: "partial: there is no meta.json" },
+      { ulid: "01M7ZMEXHKQD6HF7WKZG70B998", places: ["local"], bytes: null, problem: "index: 01M7ZMEXHKQD6HF7WKZG70B998/index at 5: checksum is 9b8c1d2e, not 00000000" },
+      block(0, { level: 3, maxTime: start + 5 * 7200000, source: "compactor", places: ["bucket"] }),
+      block(0, { ulid: "01M7ZMEXHKQD6HF7WKZG70B005", level: 3, maxTime: start + 5 * 7200000, source: "compactor", resolution: 300000 }),
+      block(1, { problem: "marked for deletion since 2026-11-21T10:00:00Z" }),
+      block(5), block(6), block(7, { places: ["local", "bucket"] }), block(8, { places: ["local"], source: "head", labels: {} }),
+    ];
+    await page.route("**/api/v1/status/blocks", (route) => route.fulfill({ json: { status: "success", data: { bucket: "metrics (S3)", blocks } } }));
+    await page.goto(`${base}/status/blocks`);
+    await page.waitForSelector("#table tbody tr");
+    const rows = () => page.locator("#table tbody tr:not(.below)").count();
+    assert.equal(await rows(), blocks.length);
+    assert.match(await page.textContent("#lead"), /metrics \(S3\)/);
+    assert.equal(await page.locator("#table .trouble").count(), 3);
+    assert.equal(await page.locator("#table img").count(), 0);
+    await shot("bucket-light");
+    for (const [place, count] of [["problem", 3], ["both", 1], ["local", 3], ["bucket", 7]]) {
+      await page.selectOption("#place", place);
+      assert.equal(await rows(), count, place);
+    }
+    await page.selectOption("#place", "");
+    await page.fill("#filter", "compactor 5m");
+    assert.equal(await rows(), 1);
+    await page.unroute("**/api/v1/status/blocks");
   });
 
   await check("the page of the program has its version and flags", async () => {
