@@ -30,6 +30,10 @@ const MACHINE: [&str; 9] = [
     "std::collections::hash_map::RandomState",
 ];
 
+/// Crates that speak async or reach the network, and the rooms that may use them.
+const AWAY: [&str; 5] = ["object_store::", "tokio::", "futures_util::", "rustls::", "reqwest::"];
+const AWAY_ROOMS: [&str; 2] = ["bucket", "testkit"];
+
 /// A source file, by its path below `src/`.
 struct Source<'a> {
     path: &'a str,
@@ -75,6 +79,10 @@ impl Source<'_> {
                 }));
             }
             found.extend(reached.iter().map(|what| format!("{}: {what} is reached through fs alone", self.path)));
+        }
+        if !AWAY_ROOMS.contains(&room) {
+            let used = AWAY.iter().filter(|root| !paths_from(&code, root).is_empty());
+            found.extend(used.map(|root| format!("{}: {root} is for bucket alone", self.path)));
         }
         found
     }
@@ -277,6 +285,15 @@ fn reaching_the_machine_outside_fs_is_found() {
     for text in reaches {
         assert_ne!(violations("wal/log.rs", text), Vec::<String>::new(), "{text}");
     }
+}
+
+#[test]
+fn only_the_bucket_speaks_async_and_it_too_reaches_the_disk_through_fs() {
+    assert_eq!(violations("db/mod.rs", "use tokio::runtime::Handle;").len(), 1);
+    assert_eq!(violations("query/mod.rs", "fn f(s: &dyn object_store::ObjectStore) {}").len(), 1);
+    let bucket = "use object_store::{ObjectStore, local::LocalFileSystem}; use tokio::runtime::Handle;";
+    assert_eq!(violations("bucket/store.rs", bucket), Vec::<String>::new());
+    assert_eq!(violations("bucket/store.rs", "use std::fs;").len(), 1);
 }
 
 #[test]

@@ -26,6 +26,7 @@ use serde_json::{Map, Value, json};
 use tokio::runtime::Handle;
 
 use super::Bucket;
+use crate::block::meta::null_is_default;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{Env, create_dir_durably};
 
@@ -34,6 +35,9 @@ const OTHERS: [&str; 9] = ["AZURE", "GCS", "SWIFT", "COS", "ALIYUNOSS", "BOS", "
 /// For sending a part, or receiving a large answer, over a slow line. The client's own 30 s are too few for 64 MiB.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a request is sent again. The client's own 10 take minutes, for which a shipper would wait at each block of a
+/// bucket that is away; it comes back to it anyway.
+const MAX_RETRIES: usize = 5;
 /// The least that S3 takes as a part of an object that is not its last.
 const S3_PART_MIN: u64 = 5 << 20;
 
@@ -55,10 +59,10 @@ enum Place {
 
 /// The file, whatever its type.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, bound = "C: Default + DeserializeOwned")]
 struct Document<C> {
     r#type: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     config: C,
     #[serde(default)]
     prefix: Option<String>,
@@ -67,28 +71,39 @@ struct Document<C> {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct FileSystemConfig {
+    #[serde(deserialize_with = "null_is_default")]
     directory: String,
 }
 
 #[derive(Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct S3Config {
+    #[serde(deserialize_with = "null_is_default")]
     bucket: String,
+    #[serde(deserialize_with = "null_is_default")]
     endpoint: String,
+    #[serde(deserialize_with = "null_is_default")]
     region: String,
     aws_sdk_auth: bool,
+    #[serde(deserialize_with = "null_is_default")]
     access_key: String,
+    #[serde(deserialize_with = "null_is_default")]
     secret_key: String,
+    #[serde(deserialize_with = "null_is_default")]
     session_token: String,
     insecure: bool,
     signature_version2: bool,
+    #[serde(deserialize_with = "null_is_default")]
     list_objects_version: String,
     bucket_lookup_type: BucketLookup,
     disable_multipart: bool,
     part_size: u64,
+    #[serde(deserialize_with = "null_is_default")]
     sse_config: SseConfig,
+    #[serde(deserialize_with = "null_is_default")]
     sts_endpoint: String,
     max_retries: u32,
+    #[serde(deserialize_with = "null_is_default")]
     http_config: HttpConfig,
     // What follows is known and not used.
     disable_dualstack: Option<bool>,
@@ -109,9 +124,12 @@ enum BucketLookup {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct SseConfig {
+    #[serde(deserialize_with = "null_is_default")]
     r#type: String,
+    #[serde(deserialize_with = "null_is_default")]
     kms_key_id: String,
     kms_encryption_context: Option<Map<String, Value>>,
+    #[serde(deserialize_with = "null_is_default")]
     encryption_key: String,
 }
 
@@ -119,6 +137,7 @@ struct SseConfig {
 #[serde(deny_unknown_fields, default)]
 struct HttpConfig {
     insecure_skip_verify: bool,
+    #[serde(deserialize_with = "null_is_default")]
     tls_config: TlsConfig,
     // What follows is known and not used.
     idle_conn_timeout: Option<Value>,
@@ -134,6 +153,7 @@ struct HttpConfig {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct TlsConfig {
+    #[serde(deserialize_with = "null_is_default")]
     ca_file: String,
     insecure_skip_verify: bool,
     // What follows is known and not used.
@@ -436,10 +456,9 @@ impl S3Config {
             let key: AmazonS3ConfigKey = "aws_endpoint_url_sts".parse().map_err(refused)?;
             builder = builder.with_config(key, &self.sts_endpoint);
         }
-        if let Ok(max_retries @ 1..) = usize::try_from(self.max_retries) {
-            builder = builder.with_retry(RetryConfig { max_retries, ..RetryConfig::default() });
-        }
+        let max_retries = if self.max_retries == 0 { MAX_RETRIES } else { self.max_retries as usize };
         builder
+            .with_retry(RetryConfig { max_retries, ..RetryConfig::default() })
             .with_bucket_name(&self.bucket)
             .with_endpoint(endpoint)
             .with_virtual_hosted_style_request(virtual_hosted)
@@ -591,6 +610,13 @@ prefix: "/team-a/"
             .unwrap_err();
             assert!(error.to_string().contains(reason), "{error}");
         }
+    }
+
+    #[test]
+    fn an_empty_value_is_as_if_its_key_were_not_there() {
+        let config = s3("endpoint: e\n  region:\n  http_config:\n  sse_config:\n    type: ~\nprefix:");
+        assert_eq!((config.endpoint.as_str(), config.region()), ("e", None));
+        assert!(parse("type: FILESYSTEM\nconfig:\n").unwrap_err().to_string().contains("config.directory is needed"));
     }
 
     #[test]

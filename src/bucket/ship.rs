@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::Bucket;
 use super::upload::{Progress, UploadOptions, Uploaded, upload_block};
 use crate::block::meta::write_file;
-use crate::block::{BlockError, BlockMeta, Ulid};
+use crate::block::{BlockError, BlockMeta, META_FILE, Ulid};
 use crate::db::BlockGuard;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{DirEntry, Env};
@@ -186,6 +186,18 @@ impl Shipper {
                 continue;
             }
             let dir = self.dir.join(ulid.to_string());
+            match self.was_merged(&meta) {
+                Ok(false) => {}
+                Ok(true) => {
+                    shipped.found.push(ulid);
+                    self.knows(ulid, &mut noting);
+                    continue;
+                }
+                Err(error) => {
+                    shipped.failed.push((ulid, error));
+                    continue;
+                }
+            }
             match upload_block(&self.bucket, &self.env, &dir, &self.options.upload, progress) {
                 Ok(Uploaded::Now { meta, bytes }) => {
                     tracing::info!(block = %ulid, bytes, bucket = self.bucket.name(), "shipped a block");
@@ -258,14 +270,28 @@ impl Shipper {
         holds
     }
 
+    /// Whether the bucket has the block's samples, but not the block any more, since somebody merged it with others:
+    /// sending it again would only make work.
+    fn was_merged(&self, meta: &BlockMeta) -> Result<bool> {
+        if !self.catalog.as_ref().is_some_and(|catalog| catalog.holds(meta.ulid)) {
+            return Ok(false);
+        }
+        let key = format!("{}/{META_FILE}", meta.ulid);
+        Ok(!self.bucket.block_on(self.bucket.exists(&key))?)
+    }
+
     fn is_there(&self, meta: &BlockMeta, noting: &mut Result<()>) {
-        let mut state = self.state.write();
-        state.noted.remove(&meta.ulid);
-        state.there.insert(meta.ulid);
-        drop(state);
         if let Some(catalog) = &self.catalog {
             catalog.uploaded(meta);
         }
+        self.knows(meta.ulid, noting);
+    }
+
+    fn knows(&self, ulid: Ulid, noting: &mut Result<()>) {
+        let mut state = self.state.write();
+        state.noted.remove(&ulid);
+        state.there.insert(ulid);
+        drop(state);
         self.write_note(noting);
     }
 
@@ -329,4 +355,182 @@ fn read_note(env: &Env, dir: &Path) -> Result<BTreeSet<Ulid>> {
     }
     let ulid = |text: &String| Ulid::from_string(text).map_err(|error| BlockError::corrupt(&file, 0, error).into());
     note.uploaded.iter().flatten().map(ulid).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::memory::InMemory;
+    use tokio::runtime::Runtime;
+
+    use super::*;
+    use crate::db::{Db, Options, Retention};
+    use crate::model::Labels;
+
+    const HOUR: i64 = 3_600_000;
+
+    fn dir() -> &'static Path {
+        Path::new("/data")
+    }
+
+    /// A database of three blocks of two hours.
+    fn blocks(env: &Env) -> (Db, Vec<BlockMeta>) {
+        let db = Db::open_with(env, dir(), Options { future_bound: None, ..Options::default() }).unwrap();
+        for half in 0..12 {
+            let mut appender = db.appender();
+            let t = crate::fs::sim::START_MS + half * HOUR / 2;
+            appender.append(None, &Labels::from_pairs([("a", "b")]), t, half as f64).unwrap();
+            appender.commit().unwrap();
+        }
+        assert_eq!(db.flush().unwrap().written.len(), 3);
+        let metas = db.status().blocks.into_iter().map(|block| block.meta).collect();
+        (db, metas)
+    }
+
+    fn bucket() -> (Bucket, Runtime) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        (Bucket::new("memory", Arc::new(InMemory::new()), runtime.handle().clone()), runtime)
+    }
+
+    fn options() -> ShipOptions {
+        ShipOptions { upload: UploadOptions::new(Labels::from_pairs([("cluster", "a")])), compacted: false }
+    }
+
+    fn shipper(env: &Env, bucket: &Bucket) -> Shipper {
+        Shipper::new(env, bucket, dir(), options(), None).unwrap()
+    }
+
+    fn names(metas: &[BlockMeta]) -> Vec<Ulid> {
+        metas.iter().map(|meta| meta.ulid).collect()
+    }
+
+    fn note(env: &Env) -> String {
+        String::from_utf8(env.fs.read(&dir().join(SHIPPER_FILE)).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn blocks_go_oldest_first_and_the_note_names_them_as_thanos_does() {
+        let (env, _) = Env::simulated(1);
+        let (db, metas) = blocks(&env);
+        let (bucket, _runtime) = bucket();
+        let shipper = shipper(&env, &bucket);
+        assert_eq!(shipper.ship(&()).unwrap().uploaded, names(&metas));
+        let mut sorted = names(&metas);
+        sorted.sort();
+        let list: Vec<_> = sorted.iter().map(|ulid| format!("\t\t\"{ulid}\"")).collect();
+        assert_eq!(note(&env), format!("{{\n\t\"version\": 1,\n\t\"uploaded\": [\n{}\n\t]\n}}\n", list.join(",\n")));
+        assert_eq!(shipper.status().shipped, 3);
+        db.close().unwrap();
+        for ulid in sorted {
+            env.fs.remove_dir_all(&dir().join(ulid.to_string())).unwrap();
+        }
+        shipper.ship(&()).unwrap();
+        assert_eq!(note(&env), "{\n\t\"version\": 1,\n\t\"uploaded\": null\n}\n");
+    }
+
+    #[test]
+    fn nothing_expires_before_it_is_in_the_bucket() {
+        let (env, _) = Env::simulated(1);
+        let (db, metas) = blocks(&env);
+        db.close().unwrap();
+        drop(db);
+        let (bucket, _runtime) = bucket();
+        let shipper = Arc::new(shipper(&env, &bucket));
+        let retention = Retention { time: Some(2 * HOUR), bytes: None };
+        let options_of_db =
+            Options { retention, block_guard: Some(shipper.clone()), future_bound: None, ..Options::default() };
+        let db = Db::open_with(&env, dir(), options_of_db).unwrap();
+        assert_eq!(db.maintain().unwrap().dropped, []);
+        shipper.ship(&()).unwrap();
+        assert_eq!(db.maintain().unwrap().dropped, [metas[0].ulid]);
+        let again = Shipper::new(&env, &bucket, dir(), options(), None).unwrap();
+        assert!(again.may_drop(&metas[1], dir()), "what was noted is known to the next process");
+    }
+
+    #[test]
+    fn a_block_that_fails_does_not_hold_up_the_others_and_is_tried_again() {
+        let (env, _) = Env::simulated(1);
+        let (_db, metas) = blocks(&env);
+        let (bucket, _runtime) = bucket();
+        let damaged = dir().join(metas[0].ulid.to_string()).join("meta.json");
+        let aside = dir().join("aside");
+        env.fs.rename(&damaged, &aside).unwrap();
+        let shipper = shipper(&env, &bucket);
+        let shipped = shipper.ship(&()).unwrap();
+        assert_eq!((shipped.uploaded, shipped.failed.len()), (names(&metas[1..]), 1));
+        assert_eq!(shipper.status().failed.keys().copied().collect::<Vec<_>>(), [metas[0].ulid]);
+        assert!(!shipper.may_drop(&metas[0], dir()));
+        env.fs.rename(&aside, &damaged).unwrap();
+        assert_eq!(shipper.ship(&()).unwrap().uploaded, [metas[0].ulid]);
+        assert_eq!((shipper.status().uploads, shipper.status().failures, shipper.status().failed.len()), (3, 1, 0));
+    }
+
+    #[test]
+    fn merged_blocks_stay_unless_they_are_asked_for() {
+        let (env, _) = Env::simulated(1);
+        let (_db, metas) = blocks(&env);
+        let mut merged = metas[1].clone();
+        merged.compaction.level = 2;
+        merged.write(env.fs.as_ref(), &dir().join(merged.ulid.to_string())).unwrap();
+        let (bucket, _runtime) = bucket();
+        let first = shipper(&env, &bucket);
+        let shipped = first.ship(&()).unwrap();
+        assert_eq!((shipped.left, shipped.uploaded.len()), (vec![merged.ulid], 2));
+        assert!(!first.may_drop(&merged, dir()));
+        let all = ShipOptions { compacted: true, ..options() };
+        let shipper = Shipper::new(&env, &bucket, dir(), all, None).unwrap();
+        assert_eq!(shipper.ship(&()).unwrap().uploaded, [merged.ulid]);
+    }
+
+    /// Knows some blocks, and remembers what it was told.
+    #[derive(Default)]
+    struct List(Mutex<BTreeSet<Ulid>>);
+
+    impl Catalog for List {
+        fn uploaded(&self, meta: &BlockMeta) {
+            self.0.lock().insert(meta.ulid);
+        }
+
+        fn holds(&self, block: Ulid) -> bool {
+            self.0.lock().contains(&block)
+        }
+    }
+
+    #[test]
+    fn what_an_earlier_process_noted_is_looked_for_in_the_list() {
+        let (env, _) = Env::simulated(1);
+        let (_db, metas) = blocks(&env);
+        let (old, _runtime) = bucket();
+        shipper(&env, &old).ship(&()).unwrap();
+        // Another bucket, in which only the first is, in one that was made of it.
+        let (bucket, _runtime) = bucket();
+        let list = Arc::new(List::default());
+        list.0.lock().insert(metas[0].ulid);
+        let shipper = Shipper::new(&env, &bucket, dir(), options(), Some(list.clone())).unwrap();
+        assert!(!metas.iter().any(|meta| shipper.may_drop(meta, dir())));
+        assert_eq!(shipper.ship(&()).unwrap().uploaded, names(&metas[1..]));
+        assert!(metas.iter().all(|meta| shipper.may_drop(meta, dir())));
+        assert!(metas.iter().all(|meta| list.holds(meta.ulid)), "it was told");
+    }
+
+    #[test]
+    fn without_its_note_a_block_that_was_merged_in_the_bucket_is_not_sent_again() {
+        let (env, _) = Env::simulated(1);
+        let (_db, metas) = blocks(&env);
+        let (bucket, _runtime) = bucket();
+        let list = Arc::new(List::default());
+        list.0.lock().insert(metas[1].ulid);
+        let shipper = Shipper::new(&env, &bucket, dir(), options(), Some(list)).unwrap();
+        let shipped = shipper.ship(&()).unwrap();
+        assert_eq!((shipped.found, shipped.uploaded), (vec![metas[1].ulid], vec![metas[0].ulid, metas[2].ulid]));
+        assert!(metas.iter().all(|meta| shipper.may_drop(meta, dir())));
+    }
+
+    #[test]
+    fn a_shipper_without_external_labels_is_refused() {
+        let (env, _) = Env::simulated(1);
+        let (bucket, _runtime) = bucket();
+        let none = ShipOptions { upload: UploadOptions::new(Labels::empty()), compacted: false };
+        let error = Shipper::new(&env, &bucket, dir(), none, None).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    }
 }

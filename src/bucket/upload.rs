@@ -461,7 +461,7 @@ mod tests {
     /// A bucket without a block, and a block of three series.
     fn place() -> Place {
         let (env, _) = Env::simulated(1);
-        let db = Db::open_with(&env, Path::new(DIR), Options { background: false, ..Options::default() }).unwrap();
+        let db = Db::open_with(&env, Path::new(DIR), Options { future_bound: None, ..Options::default() }).unwrap();
         let mut appender = db.appender();
         for number in 0..3 {
             for t in 0..500 {
@@ -620,7 +620,8 @@ mod tests {
     #[test]
     fn deleted_samples_do_not_come_back() {
         let place = place();
-        let db = Db::open_with(&place.env, Path::new(DIR), Options::default()).unwrap();
+        let db =
+            Db::open_with(&place.env, Path::new(DIR), Options { future_bound: None, ..Options::default() }).unwrap();
         let matcher = crate::model::Matcher::new(crate::model::MatchOp::Equal, "i", "1").unwrap();
         assert_eq!(db.delete(TimeRange::ALL, &[matcher]).unwrap(), 1);
         db.close().unwrap();
@@ -644,7 +645,8 @@ mod tests {
     #[test]
     fn a_block_whose_samples_are_all_deleted_is_nothing_to_send() {
         let place = place();
-        let db = Db::open_with(&place.env, Path::new(DIR), Options::default()).unwrap();
+        let db =
+            Db::open_with(&place.env, Path::new(DIR), Options { future_bound: None, ..Options::default() }).unwrap();
         assert_eq!(db.delete(TimeRange::ALL, &[]).unwrap(), 3);
         db.close().unwrap();
         assert_eq!(place.upload().unwrap(), Uploaded::Nothing);
@@ -655,7 +657,8 @@ mod tests {
     fn a_deletion_after_the_upload_does_not_make_it_another_block() {
         let place = place();
         place.uploaded();
-        let db = Db::open_with(&place.env, Path::new(DIR), Options::default()).unwrap();
+        let db =
+            Db::open_with(&place.env, Path::new(DIR), Options { future_bound: None, ..Options::default() }).unwrap();
         assert_eq!(db.delete(TimeRange::ALL, &[]).unwrap(), 3);
         db.close().unwrap();
         assert!(matches!(place.upload().unwrap(), Uploaded::Already(_)));

@@ -5,6 +5,8 @@
 //! [`Env::simulated`](crate::fs::Env::simulated) gives the machine. Nothing here is compiled without the feature
 //! `testkit`.
 
+#[cfg(feature = "bucket")]
+mod faulty_store;
 pub mod fuzz;
 pub mod jsonl;
 mod memory;
@@ -13,5 +15,7 @@ pub mod script;
 mod workload;
 
 pub use crate::fs::sim::{CrashPoint, Image, Op, OpKind, PowerCut, START_MS, SimHandle, splitmix64};
+#[cfg(feature = "bucket")]
+pub use faulty_store::{FaultyStore, StoreFault};
 pub use memory::MemorySource;
 pub use workload::{STEP_MS, T0, Values, Workload, series_labels};

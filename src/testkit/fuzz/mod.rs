@@ -7,6 +7,8 @@
 //! "does not panic" alone finds little.
 
 mod block;
+#[cfg(feature = "bucket")]
+mod bucket;
 mod chunk;
 mod input;
 #[cfg(feature = "promql")]
@@ -16,6 +18,8 @@ mod remote_write;
 mod wal;
 
 pub use block::{index, matcher, meta_json, segment, tombstones};
+#[cfg(feature = "bucket")]
+pub use bucket::{store_config, thanos_meta};
 pub use chunk::{
     chunk_float_histogram, chunk_histogram, chunk_histogram_round_trip, chunk_st, chunk_writer, chunk_xor,
     chunk_xor_round_trip, chunk_xor2, chunk_xor2_round_trip,
@@ -52,6 +56,10 @@ pub const TARGETS: &[(&str, Target)] = &[
     #[cfg(feature = "wire")]
     ("remote_write_v2", remote_write_v2),
     ("segment", segment),
+    #[cfg(feature = "bucket")]
+    ("store_config", store_config),
+    #[cfg(feature = "bucket")]
+    ("thanos_meta", thanos_meta),
     ("tombstones", tombstones),
     ("wal_record", wal_record),
     ("wal_segment", wal_segment),
