@@ -109,7 +109,7 @@ function showTools() {
   const zone = utc ? "UTC" : Intl.DateTimeFormat().resolvedOptions().timeZone;
   $("zone").textContent = utc ? "UTC" : "Local time";
   $("zone").title = `Times are shown in ${zone}`;
-  $("zone").setAttribute("aria-label", `Times are shown in ${zone}`);
+  $("zone").setAttribute("aria-label", `${$("zone").textContent}: times are shown in ${zone}`);
 }
 
 $("theme").addEventListener("click", () => {

@@ -24,8 +24,8 @@ function library() {
   return plotly;
 }
 
-/** A value in seven digits: the whole is in the table. */
-const short = (text) => (text.length > 9 && Number.isFinite(Number(text)) ? String(Number(Number(text).toPrecision(7))) : text);
+/** A value in few digits: the whole is in the table. */
+const short = (text, digits = 7) => (Number.isFinite(Number(text)) ? String(Number(Number(text).toPrecision(digits))) : text);
 
 /** A colour of the style sheet as it is in the theme that is on. */
 function themed(name) {
@@ -35,6 +35,19 @@ function themed(name) {
   const value = getComputedStyle(probe).color;
   probe.remove();
   return value;
+}
+
+function heatTrace(x, { z }) {
+  // Counts differ by powers of ten: their roots tell more of them apart.
+  const strength = z.map((row) => row.map((count) => (count === null ? null : Math.sqrt(Math.abs(count)))));
+  return { type: "heatmap", x, y: z.map((_, index) => index), z: strength, zmin: 0, hoverinfo: "none", showscale: false, ygap: 1, colorscale: [[0, themed("--accent-soft")], [1, themed("--accent-fill")]] };
+}
+
+/** Rows are buckets; some say where they end. */
+function heatAxis({ rows }) {
+  const every = Math.max(1, Math.ceil(rows.length / 10));
+  const ticks = rows.map((_, index) => index).filter((index) => index % every === 0);
+  return { tickmode: "array", tickvals: ticks.map((index) => index + 0.5), ticktext: ticks.map((index) => rows[index][3]), showgrid: false, zeroline: false, range: [-0.5, rows.length - 0.5] };
 }
 
 export class Graph {
@@ -67,6 +80,40 @@ export class Graph {
     return { drawn: this.#shown.lines.length, lines: lines.length, notes };
   }
 
+  /**
+   * Draws one series of native histograms as a field: time to the right, a row a bucket, the more samples the stronger.
+   * Answers whether there is anything to draw.
+   */
+  async heat(series, window) {
+    this.#hidden.clear();
+    const times = this.#times(window);
+    const bounds = new Map();
+    for (const [, { buckets = [] }] of series.histograms) {
+      for (const [, lower, upper] of buckets) bounds.set(`${lower} ${upper}`, [Number(lower.replace("Inf", "Infinity")), Number(upper.replace("Inf", "Infinity")), `${short(lower, 6)} … ${short(upper, 6)}`, short(upper, 4)]);
+    }
+    const keys = [...bounds.keys()].sort((a, b) => bounds.get(a)[0] - bounds.get(b)[0] || bounds.get(a)[1] - bounds.get(b)[1]);
+    const row = new Map(keys.map((key, index) => [key, index]));
+    const z = keys.map(() => new Array(times.length).fill(null));
+    for (const [t, { buckets = [] }] of series.histograms) {
+      const column = Math.round((t * 1000 - window.start) / window.step);
+      for (const [, lower, upper, count] of buckets) z[row.get(`${lower} ${upper}`)][column] = Number(count);
+    }
+    if (keys.length === 0) {
+      this.clear();
+      return false;
+    }
+    this.#shown = { window, times, lines: [], heat: { series, z, rows: keys.map((key) => bounds.get(key)) } };
+    await this.#render();
+    $("legend").replaceChildren(el("p", { class: "dim" }, seriesElements(series.metric)));
+    $("legend").hidden = false;
+    return true;
+  }
+
+  #times(window) {
+    const count = Math.floor((window.end - window.start) / window.step) + 1;
+    return Float64Array.from({ length: count }, (_, index) => window.start + index * window.step);
+  }
+
   clear() {
     this.#shown = null;
     $("tip").hidden = true;
@@ -81,8 +128,8 @@ export class Graph {
   /** All series share the steps; where one has no sample, its line breaks. */
   #columns() {
     const { lines, window, y } = this.#shown;
-    const count = Math.floor((window.end - window.start) / window.step) + 1;
-    this.#shown.times = Float64Array.from({ length: count }, (_, index) => window.start + index * window.step);
+    this.#shown.times = this.#times(window);
+    const count = this.#shown.times.length;
     let infinite = 0;
     for (const line of lines) {
       const column = new Array(count).fill(null);
@@ -100,11 +147,11 @@ export class Graph {
   async #render() {
     const Plotly = await library();
     if (this.#shown === null) return;
-    const { window, y, times } = this.#shown;
+    const { window, times, heat } = this.#shown;
     // A date axis knows no zones, and takes numbers for the browser's own: texts say what the clock shows.
     const clock = (t) => new Date(t + zoneOffset(t)).toISOString().slice(0, 23).replace("T", " ");
     const x = Array.from(times, clock);
-    const traces = y.map((column, index) => {
+    const traces = heat ? [heatTrace(x, heat)] : this.#shown.y.map((column, index) => {
       // A sample with gaps on both sides makes no line.
       const alone = column.some((value, at) => value !== null && (column[at - 1] ?? null) === null && (column[at + 1] ?? null) === null);
       return {
@@ -120,7 +167,7 @@ export class Graph {
       margin: { l: 52, r: 12, t: 8, b: 30 }, showlegend: false, hovermode: "closest", hoverdistance: 60, dragmode: "zoom",
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: dim, size: 12, family: getComputedStyle(document.body).fontFamily },
       xaxis: { ...axis, ...spike, type: "date", range: [clock(window.start), clock(window.end)] },
-      yaxis: { ...axis, fixedrange: true, exponentformat: "SI", rangemode: "normal" },
+      yaxis: { ...axis, fixedrange: true, exponentformat: "SI", ...(heat ? heatAxis(heat) : {}) },
     };
     const plot = $("plot");
     await Plotly.react(plot, traces, layout, { displayModeBar: false, responsive: true, doubleClick: false, showTips: false });
@@ -149,16 +196,26 @@ export class Graph {
 
   #hover(point, mouse) {
     if (this.#shown === null) return;
-    const line = this.#shown.lines[point.curveNumber];
+    const { lines, heat, times } = this.#shown;
+    const line = heat ? heat.series : lines[point.curveNumber];
     if (!line) return;
     const tip = $("tip");
-    const swatch = el("span", { class: "swatch" });
-    swatch.style.background = color(point.curveNumber);
-    tip.replaceChildren(
-      el("div", { class: "when" }, formatTime(this.#shown.times[point.pointNumber])),
-      el("div", { class: "value" }, swatch, ` ${point.y}`),
-      el("div", {}, seriesElements(line.metric)),
-    );
+    if (heat) {
+      const [row, column] = point.pointNumber;
+      tip.replaceChildren(
+        el("div", { class: "when" }, formatTime(times[column])),
+        el("div", { class: "value" }, String(heat.z[row][column])),
+        el("div", {}, `in ${heat.rows[row][2]}`),
+      );
+    } else {
+      const swatch = el("span", { class: "swatch" });
+      swatch.style.background = color(point.curveNumber);
+      tip.replaceChildren(
+        el("div", { class: "when" }, formatTime(times[point.pointNumber])),
+        el("div", { class: "value" }, swatch, ` ${point.y}`),
+        el("div", {}, seriesElements(line.metric)),
+      );
+    }
     tip.hidden = false;
     const place = $("graph").getBoundingClientRect();
     const [x, y] = [mouse.clientX - place.left, mouse.clientY - place.top];

@@ -254,13 +254,19 @@ async function showGraph(result, window, taken, limit = drawnAtFirst) {
     say("No series.", `The query found nothing between ${formatTime(window.start)} and ${formatTime(window.end)}.`);
     return;
   }
-  const histograms = result.filter((one) => one.histograms).length;
+  const histograms = result.filter((one) => one.histograms);
   const notes = [];
-  if (histograms > 0) {
-    notes.push(`${histograms === 1 ? "One series has native histograms" : `${formatCount(histograms)} series have native histograms`}, which are no lines: `
-      + "the table shows their buckets, and histogram_quantile(), histogram_count() or histogram_sum() make numbers of them.");
+  if (result.length === 1 && histograms.length === 1 && !result[0].values) {
+    showOnly("graph");
+    if (await graph.heat(result[0], window)) showOnly("graph", "legend");
+    else say("Nothing to draw.", "The histograms are empty.");
+    return;
   }
-  if (result.length === histograms && result.every((one) => !one.values)) {
+  if (histograms.length > 0) {
+    notes.push(`${histograms.length === 1 ? "One series has native histograms" : `${formatCount(histograms.length)} series have native histograms`}, which are no lines: `
+      + "sum() makes one of them, which is drawn as a field; histogram_quantile() and histogram_count() make numbers; the table shows their buckets.");
+  }
+  if (result.every((one) => !one.values)) {
     say("Only native histograms.", notes[0]);
     return;
   }
@@ -326,7 +332,8 @@ function showTable({ resultType, result }, time, taken) {
   }
   const rows = single ? [{ metric: null, value: result }] : result;
   const show = (row) => (row.value ? row.value[1] : row.histogram ? histogramElement(row.histogram[1]) : samplesElement(row));
-  const value = (row) => number((row.value ?? row.values?.at(-1) ?? [0, (row.histogram ?? row.histograms?.at(-1))?.[1].count ?? "0"])[1]);
+  const known = (value) => (Number.isNaN(value) ? null : value);
+  const value = (row) => known(number((row.value ?? row.values?.at(-1) ?? [0, (row.histogram ?? row.histograms?.at(-1))?.[1].count ?? "0"])[1]));
   const name = (row) => (row.metric === null ? el("span", { class: "dim" }, resultType) : seriesElements(row.metric));
   table($("table"), [
     { title: "Series", value: (row) => JSON.stringify(row.metric), show: name, class: "series" },
@@ -335,7 +342,22 @@ function showTable({ resultType, result }, time, taken) {
   showOnly("table");
 }
 
+/** Writes the query as the server would. */
+async function format() {
+  const text = editor.text;
+  hideError();
+  try {
+    const { data } = await api("format_query", { query: text }, { post: true });
+    if (editor.text === text) editor.text = data;
+  } catch (error) {
+    state.expr = text;
+    showError(error);
+  }
+  $("query").focus();
+}
+
 // What people do.
+$("format").addEventListener("click", format);
 $("form").addEventListener("submit", (event) => {
   event.preventDefault();
   if (running && $("run").classList.contains("running")) running.abort();

@@ -10,7 +10,8 @@ import { createRequire } from "node:module";
 import path from "node:path";
 import { push, send } from "./push.mjs";
 
-const { chromium } = createRequire(`${process.env.NARTHEX_PLAYWRIGHT}/`)("playwright-core");
+const installed = createRequire(`${process.env.NARTHEX_PLAYWRIGHT}/`);
+const { chromium } = installed("playwright-core");
 const [base, beside, directory, wire] = process.argv.slice(2);
 mkdirSync(directory, { recursive: true });
 
@@ -292,6 +293,21 @@ try {
     expectedRefusals = 0;
   });
 
+  await check("a query is put in order by the server, and a broken one keeps its text", async () => {
+    await open(at("", { "g0.tab": "table" }));
+    await page.fill("#query", "sum(rate(demo_requests_total[5m]))by(code)");
+    await page.keyboard.press("Escape");
+    await page.click("#format");
+    await page.waitForFunction(() => document.getElementById("query").value === "sum by (code) (rate(demo_requests_total[5m]))");
+    expectedRefusals = 1;
+    await page.fill("#query", "sum(");
+    await page.keyboard.press("Escape");
+    await page.click("#format");
+    await page.waitForSelector("#query-error:not([hidden])");
+    assert.equal(await page.inputValue("#query"), "sum(");
+    expectedRefusals = 0;
+  });
+
   await check("infos and warnings stand above the result", async () => {
     await open(at("rate(demo_temperature[5m])", { "g0.tab": "table" }));
     assert.match(await page.textContent("#remarks .info"), /metric might not be a counter.*"demo_temperature"/);
@@ -444,8 +460,24 @@ try {
       assert.ok((await page.textContent("#table details summary")).includes(`count ${one.histogram[1].count}`));
       assert.equal(await page.locator("#table details").first().locator("tr").count(), one.histogram[1].buckets.length);
       await shot("histogram-light");
-      await open(at(selector, { "g0.tab": "graph", "g0.end_input": when, "g0.range_input": "5m" }));
-      assert.match(await page.textContent("#result"), /native histograms/);
+      await open(at(name, { "g0.tab": "graph", "g0.end_input": when, "g0.range_input": "5m" }));
+      assert.match(await page.textContent("#result"), /native histograms, which are no lines/);
+    });
+
+    await check("one series of native histograms is drawn as a field of its buckets", async () => {
+      const query = "sum(prometheus_http_request_duration_seconds)";
+      await open(at(query, { "g0.tab": "graph", "g0.end_input": "2026-11-21 13:40:00", "g0.range_input": "6m" }));
+      const drawn = await page.evaluate(() => document.getElementById("plot").data.map((trace) => [trace.type, trace.z.length, trace.x.length]));
+      const last = await answered(query, Date.parse("2026-11-21T13:40:00Z") / 1000);
+      assert.equal(drawn.length, 1);
+      assert.equal(drawn[0][0], "heatmap");
+      assert.ok(drawn[0][1] >= last[0].histogram[1].buckets.length, String(drawn));
+      const box = await page.locator("#plot .nsewdrag").boundingBox();
+      await page.mouse.move(box.x + box.width * 0.98, box.y + box.height * 0.5, { steps: 4 });
+      await page.mouse.move(box.x + box.width * 0.96, box.y + box.height * 0.5, { steps: 4 });
+      await page.waitForSelector("#tip:not([hidden])");
+      assert.match(await page.textContent("#tip"), /^2026-11-21 \d\d:\d\d:\d\d.*\d+in [\d.e-]+ … [\d.e-]+$/);
+      await shot("heat-light");
     });
   }
 
@@ -589,16 +621,42 @@ try {
     await page.setViewportSize({ width: 1280, height: 860 });
   });
 
+  await check("axe finds nothing that keeps people out, light or dark", async () => {
+    const axe = readFileSync(installed.resolve("axe-core/axe.min.js"), "utf8");
+    const addresses = [
+      `${base}/`, at("demo_requests_total", { "g0.tab": "graph" }), at("demo_requests_total", { "g0.tab": "table" }), at("sum(", { "g0.tab": "table" }),
+      at("rate(demo_temperature[5m])", { "g0.tab": "graph" }), `${base}/status/tsdb`, `${base}/status/blocks`, `${base}/status`,
+    ];
+    const violations = [];
+    expectedRefusals = 2;
+    for (const colorScheme of ["light", "dark"]) {
+      await page.emulateMedia({ colorScheme });
+      for (const url of addresses) {
+        await page.goto(url);
+        if (url.includes("/status")) await page.waitForSelector("tbody tr");
+        else await idle();
+        await page.evaluate(axe);
+        // A text area may not be a combobox by the letter; an input has one line alone.
+        const found = await page.evaluate(async () => (await globalThis.axe.run(document, { rules: { "aria-allowed-role": { enabled: false } } })).violations
+          .map((one) => `${one.id}: ${one.nodes.map((node) => node.target).join(" ")}`));
+        violations.push(...found.map((one) => `${colorScheme} ${url}: ${one}`));
+      }
+    }
+    assert.deepEqual(violations, []);
+    expectedRefusals = 0;
+    await page.emulateMedia({ colorScheme: "light" });
+  });
+
   await check("all controls are reached by Tab, in order, and the first leads to the content", async () => {
     await open(at("demo_temperature", { "g0.tab": "graph" }));
     await page.evaluate(() => { document.activeElement.blur(); window.scrollTo(0, 0); });
     const reached = [];
-    for (let count = 0; count < 24; count += 1) {
+    for (let count = 0; count < 30; count += 1) {
       await page.keyboard.press("Tab");
       reached.push(await page.evaluate(() => document.activeElement.id || document.activeElement.className || document.activeElement.textContent));
     }
     assert.equal(reached[0], "skip");
-    const wanted = ["zone", "theme", "query", "run", "tab-graph", "shorter", "range", "longer", "earlier", "end", "later", "now", "step"];
+    const wanted = ["zone", "theme", "query", "format", "run", "tab-graph", "shorter", "range", "longer", "earlier", "end", "later", "now", "step"];
     assert.deepEqual(reached.filter((name) => wanted.includes(name)), wanted);
   });
 
