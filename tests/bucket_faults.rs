@@ -345,3 +345,67 @@ fn without_its_note_a_shipper_asks_the_bucket_and_sends_nothing() {
         assert_eq!(operations.len(), 4, "a list and a meta each: {operations:?}");
     }
 }
+
+#[test]
+fn a_meta_that_appears_during_an_upload_is_not_overwritten() {
+    for (ours, conditions) in [(true, true), (true, false), (false, true), (false, false)] {
+        let runtime = runtime();
+        let (env, _) = machine();
+        let whole = FaultyStore::new(Arc::new(InMemory::new()));
+        shipper(&env, &whole, &runtime).ship(&()).unwrap();
+        let memory = Arc::new(InMemory::new());
+        let store = FaultyStore::new(Arc::clone(&memory) as _);
+        if !conditions {
+            store.refuse_conditions();
+        }
+        // Another process is quicker: it finishes the same block, or one that is not the same, when our index is there.
+        let other = Arc::clone(&memory);
+        let meta = local(&env).remove(0);
+        let key = object_store::path::Path::from(format!("{}/meta.json", meta.ulid));
+        let mut there = whole_meta(&whole, &key);
+        if !ours {
+            there = String::from_utf8_lossy(&there)
+                .replace("\"rel_path\": \"index\"", "\"rel_path\": \"chunks/000001\"")
+                .into();
+        }
+        let (content, finish) = (there.clone(), format!("complete {}/index", meta.ulid));
+        let put_at = key.clone();
+        store.watch(move |operation| {
+            if operation == finish {
+                other.put(&put_at, content.clone().into()).now_or_never().unwrap().unwrap();
+            }
+        });
+        env.fs.remove_file(&data().join(SHIPPER_FILE)).unwrap();
+        let shipped = shipper(&env, &store, &runtime).ship(&()).unwrap();
+        assert_eq!((shipped.found.len(), shipped.failed.len()), if ours { (1, 0) } else { (0, 1) });
+        assert_eq!(shipped.uploaded.len(), 1);
+        assert_eq!(objects_in_memory(&memory).get(key.as_ref()), Some(&there));
+    }
+}
+
+fn whole_meta(store: &FaultyStore, key: &object_store::path::Path) -> Bytes {
+    store.get(key).now_or_never().unwrap().unwrap().bytes().now_or_never().unwrap().unwrap()
+}
+
+#[test]
+fn what_goes_away_during_an_upload_is_not_named_by_a_meta() {
+    let runtime = runtime();
+    let (env, _) = machine();
+    let memory = Arc::new(InMemory::new());
+    let store = FaultyStore::new(Arc::clone(&memory) as _);
+    let meta = local(&env).remove(0);
+    let (other, finish) = (Arc::clone(&memory), format!("complete {}/index", meta.ulid));
+    let chunks = object_store::path::Path::from(format!("{}/chunks/000001", meta.ulid));
+    store.watch(move |operation| {
+        if operation == finish {
+            other.delete(&chunks).now_or_never().unwrap().unwrap();
+        }
+    });
+    let shipper = shipper(&env, &store, &runtime);
+    let shipped = shipper.ship(&()).unwrap();
+    assert_eq!((shipped.uploaded.len(), shipped.failed.len()), (1, 1));
+    check_metas(&objects_in_memory(&memory));
+    store.watch(|_| ());
+    assert!(shipper.ship(&()).unwrap().is_complete());
+    check_bucket(&env, &objects_in_memory(&memory));
+}

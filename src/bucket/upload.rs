@@ -4,6 +4,7 @@
 //! check            labels, chunks, sums: what Thanos could not read is not sent
 //! list             what is there of the block: an attempt may have been cut
 //! chunks/*, index  in parts, the sums being taken on the way
+//! list             all of it must be there, with the right sizes
 //! meta.json        last, and only if there is none: from here on the block is there
 //! ```
 //!
@@ -175,6 +176,13 @@ pub fn upload_block(
     let sent = bucket.block_on(send_files(bucket, fs, dir, meta.ulid, &mut files, there, progress));
     progress.end(meta.ulid);
     let mut bytes = sent?;
+    // Whoever clears away what cut uploads left may have taken this one for such, and what was not sent again is gone.
+    let there = bucket.block_on(bucket.list(&meta.ulid.to_string()))?;
+    if let Some(file) = files.iter().find(|file| size_there(&there, meta.ulid, &file.rel_path) != Some(file.size_bytes))
+    {
+        let text = format!("{}: {}/{} was sent and is not there", bucket.name(), meta.ulid, file.rel_path);
+        return Err(Error::new(ErrorKind::Io, text));
+    }
 
     thanos.segment_files =
         files.iter().filter_map(|file| file.rel_path.strip_prefix("chunks/")).map(str::to_owned).collect();
@@ -214,6 +222,12 @@ fn files_of(fs: &dyn Fs, dir: &Path) -> Result<Vec<FileEntry>> {
     files.into_iter().map(entry).collect()
 }
 
+/// The size of a block's file in the bucket, if it is there.
+fn size_there(there: &[StoredObject], block: Ulid, rel_path: &str) -> Option<u64> {
+    let key = format!("{block}/{rel_path}");
+    there.iter().find(|object| object.key == key).map(|object| object.size)
+}
+
 /// Sends what is not there, and fills in the sums of all. Returns how many bytes were sent.
 async fn send_files(
     bucket: &Bucket,
@@ -228,7 +242,7 @@ async fn send_files(
     for file in files {
         let key = format!("{ulid}/{}", file.rel_path);
         let path = dir.join(&file.rel_path);
-        if there.iter().any(|object| object.key == key && object.size == file.size_bytes) {
+        if size_there(there, ulid, &file.rel_path) == Some(file.size_bytes) {
             file.hash = Some(FileReader::open(fs, &path, file.size_bytes, READ_SIZE, progress)?.finish()?);
             continue;
         }
@@ -328,12 +342,17 @@ fn compare(bucket: &Bucket, fs: &dyn Fs, own: &BlockMeta, dir: &Path, there: &[S
     }
     for file in files_of(fs, dir)? {
         let path = &file.rel_path;
-        let object = format!("{}/{path}", own.ulid);
-        let size = there.iter().find(|stored| stored.key == object).map(|stored| stored.size);
+        let size = size_there(there, own.ulid, path);
         if size != Some(file.size_bytes) {
             return Err(other(format!("{path} has {size:?} bytes there and {} here", file.size_bytes)));
         }
-        let Some(entry) = thanos.files.iter().find(|entry| entry.rel_path == *path) else { continue };
+        let Some(entry) = thanos.files.iter().find(|entry| entry.rel_path == *path) else {
+            // Old writers named none.
+            if thanos.files.is_empty() {
+                continue;
+            }
+            return Err(other(format!("it does not name {path}")));
+        };
         if entry.size_bytes != file.size_bytes {
             return Err(other(format!("it says {path} has {} bytes; it has {}", entry.size_bytes, file.size_bytes)));
         }

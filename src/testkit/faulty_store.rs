@@ -8,7 +8,7 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt, StreamExt};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 use parking_lot::Mutex;
@@ -38,6 +38,7 @@ struct Plan {
     operations: Vec<String>,
     fault: Option<(usize, StoreFault)>,
     watch: Option<Arc<Watch>>,
+    no_conditions: bool,
 }
 
 /// Passes everything on to another store, counts the operations, and fails one of them. Each part of an object in parts
@@ -93,6 +94,11 @@ impl FaultyStore {
         self.plan.lock().watch = Some(Arc::new(watch));
     }
 
+    /// Answers "not implemented" to whoever writes on a condition, as some stores do.
+    pub fn refuse_conditions(&self) {
+        self.plan.lock().no_conditions = true;
+    }
+
     /// The operations since the last [`fail`](FaultyStore::fail), in the order that they began in.
     #[must_use]
     pub fn operations(&self) -> Vec<String> {
@@ -137,6 +143,10 @@ fn failure(operation: &str) -> Error {
 #[async_trait]
 impl ObjectStore for FaultyStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        if opts.mode != PutMode::Overwrite && self.plan.lock().no_conditions {
+            let operation = format!("put {location} on a condition");
+            return Err(Error::NotImplemented { operation, implementer: self.to_string() });
+        }
         self.run(format!("put {location}"), self.inner.put_opts(location, payload, opts)).await
     }
 
