@@ -287,7 +287,11 @@ impl FileSystemConfig {
 
     fn open(&self) -> Result<LocalFileSystem> {
         let named = |error: std::io::Error| Error::from(error).context(&self.directory);
-        create_dir_durably(Env::real().fs.as_ref(), Path::new(&self.directory)).map_err(named)?;
+        let (env, directory) = (Env::real(), Path::new(&self.directory));
+        // One that is there may belong to somebody who lets nobody else write.
+        if env.fs.stat(directory).map_err(named)?.is_none() {
+            create_dir_durably(env.fs.as_ref(), directory).map_err(named)?;
+        }
         let store = LocalFileSystem::new_with_prefix(&self.directory).map_err(|error| named(error.into()))?;
         // A block is dropped locally once it is here: it must survive a power cut.
         Ok(store.with_fsync(true))

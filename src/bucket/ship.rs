@@ -12,7 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
 use super::Bucket;
-use super::upload::{Progress, UploadOptions, Uploaded, upload_block};
+use super::upload::{Progress, UploadOptions, Uploaded, remove_rewritten, upload_block};
 use crate::block::meta::write_file;
 use crate::block::{BlockError, BlockMeta, META_FILE, Ulid};
 use crate::db::BlockGuard;
@@ -133,6 +133,9 @@ impl Shipper {
         if options.upload.labels.is_empty() {
             let text = "blocks in a bucket need external labels: they say whose they are";
             return Err(Error::new(ErrorKind::InvalidInput, text));
+        }
+        if let Err(error) = remove_rewritten(env.fs.as_ref(), dir) {
+            tracing::warn!(%error, "what an earlier process rewrote stays behind");
         }
         let mut state = State::default();
         match read_note(env, dir) {

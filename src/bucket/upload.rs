@@ -415,6 +415,15 @@ fn check_encoding(dir: &Path, labels: &Labels, byte: u8, resolution: i64, any: b
     Err(BlockError::Unsupported { file: dir.to_owned(), reason }.into())
 }
 
+/// Removes what was being rewritten in the data directory `dir` when a process died.
+pub(super) fn remove_rewritten(fs: &dyn Fs, dir: &Path) -> Result<()> {
+    let dir = dir.join(REWRITE_DIR);
+    if fs.stat(&dir).map_err(BlockError::io(&dir))?.is_some() {
+        fs.remove_dir_all(&dir).map_err(BlockError::io(&dir))?;
+    }
+    Ok(())
+}
+
 /// A copy of a block without what is deleted in it, under the same name; it goes when this is dropped.
 struct Rewritten<'a> {
     env: &'a Env,
@@ -557,6 +566,70 @@ mod tests {
         assert_eq!(thanos.files[2], FileEntry { rel_path: "meta.json".to_owned(), ..FileEntry::default() });
         assert_eq!(thanos.upload_time, "2023-11-15T00:00:00Z");
         assert!(thanos.index_stats.series_max_size > 0 && thanos.index_stats.chunk_max_size > 0);
+    }
+
+    #[test]
+    fn the_meta_is_written_as_thanos_writes_it() {
+        let place = place();
+        place.uploaded();
+        let local = place.local();
+        let sum = |file: &str| hexadecimal(&Sha256::digest(place.env.fs.read(&place.dir.join(file)).unwrap()));
+        let size = |file: &str| place.env.fs.read(&place.dir.join(file)).unwrap().len();
+        let there = String::from_utf8(place.object("meta.json").unwrap().to_vec()).unwrap();
+        let thanos = ThanosMeta::of(&BlockMeta::parse(Path::new(""), there.as_bytes()).unwrap()).unwrap().unwrap();
+        let IndexStats { series_max_size, chunk_max_size, .. } = thanos.index_stats;
+        let own = String::from_utf8(local.to_json()).unwrap();
+        let own = own.strip_suffix("\n}").unwrap();
+        let expected = format!(
+            r#"{own},
+	"thanos": {{
+		"version": 1,
+		"labels": {{
+			"cluster": "a",
+			"replica": "0"
+		}},
+		"downsample": {{
+			"resolution": 0
+		}},
+		"source": "receive",
+		"segment_files": [
+			"000001"
+		],
+		"files": [
+			{{
+				"rel_path": "chunks/000001",
+				"size_bytes": {},
+				"hash": {{
+					"hashFunc": "SHA256",
+					"value": "{}"
+				}}
+			}},
+			{{
+				"rel_path": "index",
+				"size_bytes": {},
+				"hash": {{
+					"hashFunc": "SHA256",
+					"value": "{}"
+				}}
+			}},
+			{{
+				"rel_path": "meta.json"
+			}}
+		],
+		"index_stats": {{
+			"series_max_size": {series_max_size},
+			"chunk_max_size": {chunk_max_size}
+		}},
+		"upload_time": "2023-11-15T00:00:00Z"
+	}}
+}}
+"#,
+            size("chunks/000001"),
+            sum("chunks/000001"),
+            size("index"),
+            sum("index"),
+        );
+        assert_eq!(there, expected);
     }
 
     #[test]
