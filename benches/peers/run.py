@@ -325,15 +325,20 @@ def print_receiving(rounds):
         print(f"| {name} | {new / 1e3:.0f} k | {known / 1e3:.0f} k | {resident:.0f} |")
 
 
+def program_path(text):
+    """A path that is run as it is, not looked for where programs lie."""
+    return Path(text).resolve()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--narthex", required=True, type=Path)
-    parser.add_argument("--peer", required=True, type=Path)
-    parser.add_argument("--query", type=Path)
-    parser.add_argument("--reference", type=Path)
-    parser.add_argument("--receiver", type=Path)
-    parser.add_argument("--rwload", type=Path)
-    parser.add_argument("--prometheus", type=Path)
+    parser.add_argument("--narthex", required=True, type=program_path)
+    parser.add_argument("--peer", required=True, type=program_path)
+    parser.add_argument("--query", type=program_path)
+    parser.add_argument("--reference", type=program_path)
+    parser.add_argument("--receiver", type=program_path)
+    parser.add_argument("--rwload", type=program_path)
+    parser.add_argument("--prometheus", type=program_path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--series", type=int, default=100_000)
     parser.add_argument("--samples", type=int, default=480)
