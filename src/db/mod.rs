@@ -236,7 +236,9 @@ impl Db {
     /// What is here and how it is.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.inner.status()
+        let Inner { env, dir, head, blocks, replayed, unread_out_of_order, last_error, .. } = &*self.inner;
+        let maintenance_error = last_error.lock().clone();
+        Status { maintenance_error, ..Status::of(env, dir, head, blocks, replayed, *unread_out_of_order) }
     }
 
     /// Ends maintenance, makes everything durable, and gives the directory back. Nothing is lost without it: whatever

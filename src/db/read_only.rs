@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::blocks::Blocks;
-use super::status::{self, Status, block_statuses, dir_bytes};
+use super::status::{self, Status};
 use super::{DbSource, WAL_DIR, WBL_DIR};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{DirEntry, Env};
@@ -88,17 +88,7 @@ impl ReadOnlyDb {
     /// What is here and how it is.
     #[must_use]
     pub fn status(&self) -> Status {
-        Status {
-            blocks: block_statuses(&self.blocks),
-            quarantined: self.blocks.quarantined(),
-            log_damage: self.replayed.damage.clone(),
-            log_bytes: dir_bytes(&self.env, &self.dir.join(WAL_DIR)),
-            min_time: self.head.min_time(),
-            max_time: self.head.max_time(),
-            series: self.head.series_count(),
-            unread_out_of_order: self.unread_out_of_order,
-            maintenance_error: None,
-        }
+        Status::of(&self.env, &self.dir, &self.head, &self.blocks, &self.replayed, self.unread_out_of_order)
     }
 }
 

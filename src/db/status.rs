@@ -1,12 +1,14 @@
 //! What is here and how it is: for status pages and for people.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::blocks::Blocks;
-use super::{Inner, Quarantined, WAL_DIR};
-use crate::block::BlockMeta;
+use super::{Quarantined, WAL_DIR};
+use crate::block::{Block, BlockMeta};
 use crate::error::Result;
 use crate::fs::Env;
+use crate::head::{Head, Replayed};
 use crate::wal::record::{self, RecordType};
 use crate::wal::{Damage, Decompressor, LogReader};
 
@@ -42,25 +44,29 @@ pub struct BlockStatus {
     pub bytes: u64,
 }
 
-impl Inner {
-    pub(super) fn status(&self) -> Status {
-        Status {
-            blocks: block_statuses(&self.blocks),
-            quarantined: self.blocks.quarantined(),
-            log_damage: self.replayed.damage.clone(),
-            log_bytes: dir_bytes(&self.env, &self.dir.join(WAL_DIR)),
-            min_time: self.head.min_time(),
-            max_time: self.head.max_time(),
-            series: self.head.series_count(),
-            unread_out_of_order: self.unread_out_of_order,
-            maintenance_error: self.last_error.lock().clone(),
+impl Status {
+    /// Of what lies in `dir`, opened; no maintenance has failed.
+    pub(super) fn of(
+        env: &Env,
+        dir: &Path,
+        head: &Head,
+        blocks: &Blocks,
+        replayed: &Replayed,
+        unread_out_of_order: u64,
+    ) -> Self {
+        let status = |block: &Arc<Block>| BlockStatus { meta: block.meta().clone(), bytes: block.size() };
+        Self {
+            blocks: blocks.all().iter().map(status).collect(),
+            quarantined: blocks.quarantined(),
+            log_damage: replayed.damage.clone(),
+            log_bytes: dir_bytes(env, &dir.join(WAL_DIR)),
+            min_time: head.min_time(),
+            max_time: head.max_time(),
+            series: head.series_count(),
+            unread_out_of_order,
+            maintenance_error: None,
         }
     }
-}
-
-pub(super) fn block_statuses(blocks: &Blocks) -> Vec<BlockStatus> {
-    let blocks = blocks.all();
-    blocks.iter().map(|block| BlockStatus { meta: block.meta().clone(), bytes: block.size() }).collect()
 }
 
 /// Bytes of all files in a directory and below; what cannot be looked at counts nothing.
