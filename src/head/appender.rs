@@ -8,18 +8,19 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::batch::{Batch, Buffers, Kind, Pending};
+use super::batch::{Batch, Buffers, Pending, RecordKind};
 use super::claim::{Claimant, Losers};
 use super::error::Refusal;
 use super::isolation::Ticket;
+use super::open::HistogramKind;
 use super::series::{Applied, Header, SeriesState};
 use super::slab::Locked;
 use super::{Head, SeriesRef};
 use crate::chunk::{Floats, Integers};
 use crate::error::Result;
 use crate::model::{
-    CUSTOM_BUCKETS_SCHEMA, EXPONENTIAL_SCHEMA_MAX, Exemplar, FloatHistogram, Histogram, Labels, LabelsIter,
-    METRIC_NAME, Metadata, is_stale,
+    CUSTOM_BUCKETS_SCHEMA, Exemplar, FloatHistogram, Histogram, Labels, LabelsIter, METRIC_NAME, Metadata, Native as _,
+    is_stale,
 };
 
 /// What became of a commit's samples.
@@ -96,11 +97,11 @@ impl Appender {
         let reference = series.reference();
         if !self.buffers.kinds.is_empty() {
             match self.buffers.kinds.get(&series_ref) {
-                Some(Kind::Histogram | Kind::CustomHistogram) if is_stale(v) => {
-                    return self.append_histogram_packed(Some(series_ref), packed, t, stale_histogram(v));
+                Some(RecordKind::Histogram | RecordKind::CustomHistogram) if is_stale(v) => {
+                    return self.append_native::<Integers>(Some(series_ref), packed, t, Histogram::stale(v));
                 }
-                Some(Kind::FloatHistogram | Kind::CustomFloatHistogram) if is_stale(v) => {
-                    return self.append_float_histogram_packed(Some(series_ref), packed, t, stale_float_histogram(v));
+                Some(RecordKind::FloatHistogram | RecordKind::CustomFloatHistogram) if is_stale(v) => {
+                    return self.append_native::<Floats>(Some(series_ref), packed, t, FloatHistogram::stale(v));
                 }
                 _ => self.buffers.make_room(series_ref, None),
             }
@@ -132,24 +133,9 @@ impl Appender {
         reference: Option<SeriesRef>,
         packed: &[u8],
         t: i64,
-        mut histogram: Histogram,
+        histogram: Histogram,
     ) -> Result<SeriesRef> {
-        self.check_time(t)?;
-        let invalid = |error: crate::model::HistogramError| Refusal::Histogram(error.to_string());
-        if is_too_fine(histogram.schema) {
-            histogram.reduce_resolution(EXPONENTIAL_SCHEMA_MAX).map_err(invalid)?;
-        }
-        if !is_stale(histogram.sum) {
-            histogram.validate().map_err(invalid)?;
-        }
-        let (series_ref, series) = self.head.resolve(reference, packed)?;
-        if !series.is_newer(t) && series.lock().check_histogram::<Integers>(&series, t, &histogram)? == Applied::Same {
-            return Ok(series_ref);
-        }
-        let reference = series.reference();
-        self.buffers.make_room(series_ref, Some(Kind::of_histogram(&histogram)));
-        self.buffers.batch.histograms.push(Pending { series: series_ref, reference, t, value: histogram });
-        Ok(series_ref)
+        self.append_native::<Integers>(reference, packed, t, histogram)
     }
 
     /// Appends a native histogram with float counts; see [`append_histogram`](Appender::append_histogram).
@@ -175,23 +161,28 @@ impl Appender {
         reference: Option<SeriesRef>,
         packed: &[u8],
         t: i64,
-        mut histogram: FloatHistogram,
+        histogram: FloatHistogram,
+    ) -> Result<SeriesRef> {
+        self.append_native::<Floats>(reference, packed, t, histogram)
+    }
+
+    fn append_native<K: HistogramKind>(
+        &mut self,
+        reference: Option<SeriesRef>,
+        packed: &[u8],
+        t: i64,
+        mut histogram: K::Histogram,
     ) -> Result<SeriesRef> {
         self.check_time(t)?;
-        let invalid = |error: crate::model::HistogramError| Refusal::Histogram(error.to_string());
-        if is_too_fine(histogram.schema) {
-            histogram.reduce_resolution(EXPONENTIAL_SCHEMA_MAX).map_err(invalid)?;
-        }
-        if !is_stale(histogram.sum) {
-            histogram.validate().map_err(invalid)?;
-        }
+        histogram.prepare().map_err(|error| Refusal::Histogram(error.to_string()))?;
         let (series_ref, series) = self.head.resolve(reference, packed)?;
-        if !series.is_newer(t) && series.lock().check_histogram::<Floats>(&series, t, &histogram)? == Applied::Same {
+        if !series.is_newer(t) && series.lock().check_histogram::<K>(&series, t, &histogram)? == Applied::Same {
             return Ok(series_ref);
         }
         let reference = series.reference();
-        self.buffers.make_room(series_ref, Some(Kind::of_float_histogram(&histogram)));
-        self.buffers.batch.float_histograms.push(Pending { series: series_ref, reference, t, value: histogram });
+        let record = K::record(histogram.parts().schema == CUSTOM_BUCKETS_SCHEMA);
+        self.buffers.make_room(series_ref, Some(record));
+        K::pending(&mut self.buffers.batch).push(Pending { series: series_ref, reference, t, value: histogram });
         Ok(series_ref)
     }
 
@@ -348,18 +339,6 @@ impl Appender {
         }
         commit.end()
     }
-}
-
-fn is_too_fine(schema: i32) -> bool {
-    schema > EXPONENTIAL_SCHEMA_MAX && schema != CUSTOM_BUCKETS_SCHEMA
-}
-
-fn stale_histogram(sum: f64) -> Histogram {
-    Histogram { sum, ..Histogram::default() }
-}
-
-fn stale_float_histogram(sum: f64) -> FloatHistogram {
-    FloatHistogram { sum, ..FloatHistogram::default() }
 }
 
 /// A commit that is being applied.

@@ -5,7 +5,7 @@
 
 use super::SeriesRef;
 use crate::codec::FixedMap;
-use crate::model::{CUSTOM_BUCKETS_SCHEMA, Exemplar, FloatHistogram, Histogram, Metadata};
+use crate::model::{Exemplar, FloatHistogram, Histogram, Metadata};
 use crate::wal::record::{
     RefSample, encode_custom_float_histograms, encode_custom_histograms, encode_exemplars, encode_float_histograms,
     encode_histograms, encode_metadata, encode_samples,
@@ -23,21 +23,11 @@ pub(super) struct Pending<T> {
 
 /// Which record a histogram goes into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum RecordKind {
     Histogram,
     CustomHistogram,
     FloatHistogram,
     CustomFloatHistogram,
-}
-
-impl Kind {
-    pub(super) fn of_histogram(histogram: &Histogram) -> Self {
-        if histogram.schema == CUSTOM_BUCKETS_SCHEMA { Self::CustomHistogram } else { Self::Histogram }
-    }
-
-    pub(super) fn of_float_histogram(histogram: &FloatHistogram) -> Self {
-        if histogram.schema == CUSTOM_BUCKETS_SCHEMA { Self::CustomFloatHistogram } else { Self::FloatHistogram }
-    }
 }
 
 /// What is written and applied together.
@@ -58,7 +48,7 @@ pub(super) struct Buffers {
     /// The batch that grows.
     pub(super) batch: Batch,
     /// The kinds of the series in it that have histograms.
-    pub(super) kinds: FixedMap<SeriesRef, Kind>,
+    pub(super) kinds: FixedMap<SeriesRef, RecordKind>,
     /// Encoded records, one behind the other, and where each ends.
     records: Vec<u8>,
     ends: Vec<usize>,
@@ -84,7 +74,7 @@ impl Batch {
 
 impl Buffers {
     /// Begins a new batch if a series in this one has samples of another kind than `kind`; `None` is a float.
-    pub(super) fn make_room(&mut self, series: SeriesRef, kind: Option<Kind>) {
+    pub(super) fn make_room(&mut self, series: SeriesRef, kind: Option<RecordKind>) {
         let before = self.kinds.get(&series).copied();
         // Histograms after floats are in order within a batch; any other change is not.
         if before.is_some() && before != kind {

@@ -1,10 +1,11 @@
 //! The chunk that a series' samples go to: of floats, or of one kind of histograms.
 
+use super::batch::{Batch, Pending, RecordKind};
 use super::cut::{HISTOGRAM_BYTES, MAX_FLOAT_BYTES, MIN_HISTOGRAMS, SAMPLES_PER_CHUNK, predict_end, range_end};
 use crate::chunk::{
     Appended, Appender, ChunkError, EncodedChunk, Floats, Integers, Kind, XorAppender, counter_reset, samples,
 };
-use crate::model::{FloatHistogram, Histogram, Sample, TimeRange, Value};
+use crate::model::{FloatHistogram, Histogram, Native as _, Sample, TimeRange, Value};
 
 /// The chunk that grows. Floats stand inline: nearly all series have them.
 #[derive(Debug, Default)]
@@ -52,8 +53,19 @@ pub(super) struct Times {
 pub(super) trait HistogramKind: Kind {
     fn of(open: &mut Open) -> Option<&mut OpenHistogram<Self>>;
     fn into_open(open: Box<OpenHistogram<Self>>) -> Open;
+    /// The histogram of a sample, if it is of this kind.
+    fn in_sample(sample: &Sample) -> Option<&Self::Histogram>;
+    /// The list that it waits in for its commit.
+    fn pending(batch: &mut Batch) -> &mut Vec<Pending<Self::Histogram>>;
+    /// The record that it goes into, with buckets of its own bounds or not.
+    fn record(custom: bool) -> RecordKind;
+
     /// Whether a sample, read from a chunk, is this one.
-    fn is(sample: &Sample, histogram: &Self::Histogram) -> bool;
+    fn is(sample: &Sample, histogram: &Self::Histogram) -> bool {
+        // A chunk has every bucket that any of its histograms has, so only the filled ones can be compared.
+        let last = Self::in_sample(sample);
+        last.is_some_and(|last| last.clone().compacted().same(&histogram.clone().compacted()))
+    }
 }
 
 impl HistogramKind for Integers {
@@ -65,13 +77,16 @@ impl HistogramKind for Integers {
         Open::Histogram(open)
     }
 
-    fn is(sample: &Sample, histogram: &Histogram) -> bool {
-        let Value::Histogram(last) = &sample.value else { return false };
-        // A chunk has every bucket that any of its histograms has, so only the filled ones can be compared.
-        let (mut last, mut histogram) = (Histogram::clone(last), histogram.clone());
-        last.compact(0);
-        histogram.compact(0);
-        last.equals(&histogram)
+    fn in_sample(sample: &Sample) -> Option<&Histogram> {
+        if let Value::Histogram(histogram) = &sample.value { Some(histogram) } else { None }
+    }
+
+    fn pending(batch: &mut Batch) -> &mut Vec<Pending<Histogram>> {
+        &mut batch.histograms
+    }
+
+    fn record(custom: bool) -> RecordKind {
+        if custom { RecordKind::CustomHistogram } else { RecordKind::Histogram }
     }
 }
 
@@ -84,12 +99,16 @@ impl HistogramKind for Floats {
         Open::FloatHistogram(open)
     }
 
-    fn is(sample: &Sample, histogram: &FloatHistogram) -> bool {
-        let Value::FloatHistogram(last) = &sample.value else { return false };
-        let (mut last, mut histogram) = (FloatHistogram::clone(last), histogram.clone());
-        last.compact(0);
-        histogram.compact(0);
-        last.equals(&histogram)
+    fn in_sample(sample: &Sample) -> Option<&FloatHistogram> {
+        if let Value::FloatHistogram(histogram) = &sample.value { Some(histogram) } else { None }
+    }
+
+    fn pending(batch: &mut Batch) -> &mut Vec<Pending<FloatHistogram>> {
+        &mut batch.float_histograms
+    }
+
+    fn record(custom: bool) -> RecordKind {
+        if custom { RecordKind::CustomFloatHistogram } else { RecordKind::FloatHistogram }
     }
 }
 

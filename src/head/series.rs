@@ -16,7 +16,7 @@ use super::label_index::Pairs;
 use super::open::{HistogramKind, Next, Open, OpenHistogram, Times};
 use super::slab::Slot;
 use crate::chunk::{ChunkError, EncodedChunk, Floats, Integers, XorAppender};
-use crate::model::{FloatHistogram, Histogram, METRIC_NAME, Sample, TimeRange, Value, is_stale};
+use crate::model::{FloatHistogram, Histogram, METRIC_NAME, Native as _, Sample, TimeRange, Value, is_stale};
 
 /// A series in its slot.
 pub(super) type Series<'a> = Slot<'a, Header, SeriesState>;
@@ -233,11 +233,11 @@ impl SeriesState {
         if is_stale(v) {
             match self.open {
                 Open::Histogram(_) => {
-                    let stale = Histogram { sum: v, ..Histogram::default() };
+                    let stale = Histogram::stale(v);
                     return self.append_histogram::<Integers>(series, ticket, chunk_range, t, &stale);
                 }
                 Open::FloatHistogram(_) => {
-                    let stale = FloatHistogram { sum: v, ..FloatHistogram::default() };
+                    let stale = FloatHistogram::stale(v);
                     return self.append_histogram::<Floats>(series, ticket, chunk_range, t, &stale);
                 }
                 Open::Float(_) | Open::None => {}

@@ -18,6 +18,7 @@ pub use histogram::{
     Bucket, BucketIndices, CUSTOM_BUCKETS_SCHEMA, CounterResetHint, EXPONENTIAL_SCHEMA_MAX, EXPONENTIAL_SCHEMA_MIN,
     FloatHistogram, Histogram, HistogramError, Span, bucket_bound,
 };
+pub(crate) use histogram::{Native, bucket_count};
 #[cfg(feature = "promql")]
 pub(crate) use labels::Quoted;
 #[cfg(feature = "wire")]

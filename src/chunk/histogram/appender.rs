@@ -10,7 +10,7 @@ use super::{HEADER, counter_reset, reset_bits};
 use crate::chunk::start_time::StartTime;
 use crate::chunk::{ChunkError, EncodedChunk, Encoding, varbit};
 use crate::codec::BitWriter;
-use crate::model::{CUSTOM_BUCKETS_SCHEMA, CounterResetHint, Span, is_stale};
+use crate::model::{CUSTOM_BUCKETS_SCHEMA, CounterResetHint, Native as _, Span, is_stale};
 
 /// What an append did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,14 +118,14 @@ impl<K: Kind> Appender<K> {
     /// [`ChunkError::Full`] at [`capacity`](Self::capacity), [`ChunkError::Inconsistent`] if the histogram has more or
     /// fewer buckets than its spans say. Nothing is changed then.
     pub fn append_with_start(&mut self, st: i64, t: i64, histogram: &K::Histogram) -> Result<Appended, ChunkError> {
-        if !is_stale(K::common(histogram).sum) && !K::is_consistent(histogram) {
+        if !histogram.parts().is_consistent() {
             return Err(ChunkError::Inconsistent);
         }
         if self.sample_count() >= self.capacity() {
             return Err(ChunkError::Full(self.capacity()));
         }
         if self.count == 0 {
-            self.reset = match K::common(histogram).hint {
+            self.reset = match histogram.parts().counter_reset_hint {
                 CounterResetHint::NotCounterReset => CounterResetHint::Unknown,
                 told => told,
             };
@@ -161,7 +161,7 @@ impl<K: Kind> Appender<K> {
     /// # Errors
     /// [`ChunkError::Inconsistent`] as [`append_with_start`](Self::append_with_start).
     pub fn cut(&mut self, st: i64, t: i64, histogram: &K::Histogram) -> Result<EncodedChunk, ChunkError> {
-        if !is_stale(K::common(histogram).sum) && !K::is_consistent(histogram) {
+        if !histogram.parts().is_consistent() {
             return Err(ChunkError::Inconsistent);
         }
         let counter_reset = self.reset_before(histogram);
@@ -173,7 +173,7 @@ impl<K: Kind> Appender<K> {
 
     /// What the header of a new chunk says if `histogram` begins it after this chunk.
     fn reset_before(&self, histogram: &K::Histogram) -> CounterResetHint {
-        let hint = K::common(histogram).hint;
+        let hint = histogram.parts().counter_reset_hint;
         if matches!(hint, CounterResetHint::Gauge | CounterResetHint::CounterReset) {
             return hint;
         }
@@ -185,7 +185,7 @@ impl<K: Kind> Appender<K> {
     }
 
     fn fit(&self, histogram: &K::Histogram) -> Fit {
-        match K::common(histogram).hint {
+        match histogram.parts().counter_reset_hint {
             CounterResetHint::Gauge => self.fit_gauge(histogram),
             _ => match self.fit_counter(histogram) {
                 Fit::Not(CounterResetHint::NotCounterReset) if !K::TELLS_NOT_RESET => {
@@ -201,14 +201,14 @@ impl<K: Kind> Appender<K> {
     fn fit_counter(&self, histogram: &K::Histogram) -> Fit {
         const RESET: Fit = Fit::Not(CounterResetHint::CounterReset);
         let State { layout, counts, .. } = &self.state;
-        let common = K::common(histogram);
+        let parts = histogram.parts();
         if self.count > 0 && self.reset == CounterResetHint::Gauge {
             return Fit::Not(CounterResetHint::NotCounterReset);
         }
-        if common.hint == CounterResetHint::CounterReset {
+        if parts.counter_reset_hint == CounterResetHint::CounterReset {
             return RESET;
         }
-        if is_stale(common.sum) {
+        if is_stale(parts.sum) {
             return Fit::AsItIs;
         }
         if counts.is_stale() {
@@ -234,8 +234,8 @@ impl<K: Kind> Appender<K> {
             (false, true) => Fit::With { recode, positive: layout.positive.clone(), negative: layout.negative.clone() },
             (true, _) => Fit::With {
                 recode,
-                positive: wider(&layout.positive, common.positive, positive),
-                negative: wider(&layout.negative, common.negative, negative),
+                positive: wider(&layout.positive, parts.positive_spans, positive),
+                negative: wider(&layout.negative, parts.negative_spans, negative),
             },
         }
     }
@@ -244,58 +244,58 @@ impl<K: Kind> Appender<K> {
     fn fit_gauge(&self, histogram: &K::Histogram) -> Fit {
         const NOT: Fit = Fit::Not(CounterResetHint::Gauge);
         let State { layout, counts, .. } = &self.state;
-        let common = K::common(histogram);
+        let parts = histogram.parts();
         if self.reset != CounterResetHint::Gauge {
             return NOT;
         }
-        if is_stale(common.sum) {
+        if is_stale(parts.sum) {
             return Fit::AsItIs;
         }
         if counts.is_stale() || !self.same_resolution(histogram) || !self.same_bounds(histogram) {
             return NOT;
         }
-        let (positive, positive_lacks) = union(&layout.positive, common.positive);
-        let (negative, negative_lacks) = union(&layout.negative, common.negative);
+        let (positive, positive_lacks) = union(&layout.positive, parts.positive_spans);
+        let (negative, negative_lacks) = union(&layout.negative, parts.negative_spans);
         let recode = positive_lacks.chunk || negative_lacks.chunk;
         let spread = positive_lacks.histogram || negative_lacks.histogram;
         match (recode, spread) {
             (false, false) => Fit::AsItIs,
             (_, true) => Fit::With { recode, positive, negative },
             (true, false) => {
-                Fit::With { recode, positive: common.positive.to_vec(), negative: common.negative.to_vec() }
+                Fit::With { recode, positive: parts.positive_spans.to_vec(), negative: parts.negative_spans.to_vec() }
             }
         }
     }
 
     fn same_resolution(&self, histogram: &K::Histogram) -> bool {
-        let common = K::common(histogram);
-        common.schema == self.state.layout.schema && common.zero_threshold == self.state.layout.zero_threshold
+        let parts = histogram.parts();
+        parts.schema == self.state.layout.schema && parts.zero_threshold == self.state.layout.zero_threshold
     }
 
     fn same_bounds(&self, histogram: &K::Histogram) -> bool {
-        let common = K::common(histogram);
-        common.schema != CUSTOM_BUCKETS_SCHEMA || common.custom_values == self.state.layout.custom_values
+        let parts = histogram.parts();
+        parts.schema != CUSTOM_BUCKETS_SCHEMA || parts.custom_values == self.state.layout.custom_values
     }
 
     /// Writes the sample; it fits.
     fn put(&mut self, st: i64, t: i64, histogram: &K::Histogram) {
         let stale;
         let mut histogram = histogram;
-        if is_stale(K::common(histogram).sum) {
-            stale = K::stale(K::common(histogram).sum);
+        if is_stale(histogram.parts().sum) {
+            stale = K::Histogram::stale(histogram.parts().sum);
             histogram = &stale;
         }
         let State { layout, t: last_t, t_delta, counts, start } = &mut self.state;
         let writer = &mut self.writer;
         let t_before = *last_t;
         if self.count == 0 {
-            let common = K::common(histogram);
+            let parts = histogram.parts();
             *layout = Layout {
-                schema: common.schema,
-                zero_threshold: common.zero_threshold,
-                positive: common.positive.to_vec(),
-                negative: common.negative.to_vec(),
-                custom_values: common.custom_values.to_vec(),
+                schema: parts.schema,
+                zero_threshold: parts.zero_threshold,
+                positive: parts.positive_spans.to_vec(),
+                negative: parts.negative_spans.to_vec(),
+                custom_values: parts.custom_values.to_vec(),
             };
             layout.write(writer);
             varbit::write_int(writer, t);
@@ -320,7 +320,7 @@ impl<K: Kind> Appender<K> {
         let with_st = self.state.start.is_some();
         for sample in HistogramIter::<K>::new(self.as_bytes(), with_st) {
             let (st, t, mut histogram) = sample?;
-            if !is_stale(K::common(&histogram).sum) {
+            if !is_stale(histogram.parts().sum) {
                 K::spread(&mut histogram, positive, negative);
             }
             wider.put(st, t, &histogram);

@@ -1,13 +1,13 @@
 //! Reading a chunk of histograms.
 
 use super::kind::Kind;
-use super::layout::{Layout, bucket_count};
+use super::layout::Layout;
 use super::{HEADER, counter_reset};
 use crate::chunk::start_time::StartTime;
 use crate::chunk::xor::VARINT;
 use crate::chunk::{ChunkError, Encoding, sample_count, varbit};
 use crate::codec::BitReader;
-use crate::model::{CounterResetHint, Sample};
+use crate::model::{CounterResetHint, Sample, bucket_count};
 
 /// What is known between two samples of a chunk, by its writer as by its reader.
 #[derive(Debug, Clone, Default)]

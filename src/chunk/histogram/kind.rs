@@ -2,13 +2,13 @@
 
 use std::fmt::Debug;
 
-use super::layout::{Layout, bucket_count};
+use super::layout::Layout;
 use super::spans::{Lacks, compare, spread};
 use crate::chunk::xor::{WIDE, Window, read_xor, write_xor};
 use crate::chunk::{Encoding, varbit};
 use crate::codec::{BitReader, BitWriter};
 use crate::model::{
-    CounterResetHint, EXPONENTIAL_SCHEMA_MAX, FloatHistogram, Histogram, STALE_NAN_BITS, Span, Value, is_stale,
+    CounterResetHint, EXPONENTIAL_SCHEMA_MAX, FloatHistogram, Histogram, Native, STALE_NAN_BITS, Span, Value, is_stale,
 };
 
 /// A kind of native histogram, with what a writer or a reader knows of the last one in the chunk. Implemented by
@@ -18,33 +18,17 @@ pub trait Kind: Default + Clone + Debug + sealed::State {}
 impl Kind for Integers {}
 impl Kind for Floats {}
 
-/// What both kinds have under the same name.
-#[derive(Clone, Copy)]
-pub struct Common<'a> {
-    pub(super) hint: CounterResetHint,
-    pub(super) schema: i32,
-    pub(super) zero_threshold: f64,
-    pub(super) sum: f64,
-    pub(super) positive: &'a [Span],
-    pub(super) negative: &'a [Span],
-    pub(super) custom_values: &'a [f64],
-}
-
 pub(super) mod sealed {
     use super::*;
 
     pub trait State: Sized {
         /// The histogram itself.
-        type Histogram: Clone + Debug;
+        type Histogram: Native;
         const ENCODING: Encoding;
         const ENCODING_ST: Encoding;
         /// Whether a chunk's header tells more than "reset": integers say "not reset" and "unknown" where floats do not.
         const TELLS_NOT_RESET: bool;
 
-        fn common(histogram: &Self::Histogram) -> Common<'_>;
-        /// Whether there are as many buckets as the spans say.
-        fn is_consistent(histogram: &Self::Histogram) -> bool;
-        fn stale(sum: f64) -> Self::Histogram;
         /// Lays the buckets out for spans that have all of the histogram's.
         fn spread(histogram: &mut Self::Histogram, positive: &[Span], negative: &[Span]);
         fn value(histogram: Self::Histogram) -> Value;
@@ -159,27 +143,6 @@ impl sealed::State for Integers {
     const ENCODING_ST: Encoding = Encoding::HistogramSt;
     const TELLS_NOT_RESET: bool = true;
 
-    fn common(histogram: &Histogram) -> Common<'_> {
-        Common {
-            hint: histogram.counter_reset_hint,
-            schema: histogram.schema,
-            zero_threshold: histogram.zero_threshold,
-            sum: histogram.sum,
-            positive: &histogram.positive_spans,
-            negative: &histogram.negative_spans,
-            custom_values: &histogram.custom_values,
-        }
-    }
-
-    fn is_consistent(histogram: &Histogram) -> bool {
-        bucket_count(&histogram.positive_spans) == histogram.positive_buckets.len() as u64
-            && bucket_count(&histogram.negative_spans) == histogram.negative_buckets.len() as u64
-    }
-
-    fn stale(sum: f64) -> Histogram {
-        Histogram { sum, ..Histogram::default() }
-    }
-
     fn spread(histogram: &mut Histogram, positive: &[Span], negative: &[Span]) {
         let Histogram { positive_spans, negative_spans, positive_buckets, negative_buckets, .. } = histogram;
         *positive_buckets = spread_deltas(positive_spans, positive, positive_buckets);
@@ -272,7 +235,7 @@ impl sealed::State for Integers {
 
     fn histogram(&self, layout: &Layout, hint: CounterResetHint) -> Result<Histogram, &'static str> {
         if self.is_stale() {
-            return Ok(Self::stale(self.sum.get()));
+            return Ok(Histogram::stale(self.sum.get()));
         }
         let mut histogram = Histogram {
             counter_reset_hint: hint,
@@ -311,27 +274,6 @@ impl sealed::State for Floats {
     const ENCODING: Encoding = Encoding::FloatHistogram;
     const ENCODING_ST: Encoding = Encoding::FloatHistogramSt;
     const TELLS_NOT_RESET: bool = false;
-
-    fn common(histogram: &FloatHistogram) -> Common<'_> {
-        Common {
-            hint: histogram.counter_reset_hint,
-            schema: histogram.schema,
-            zero_threshold: histogram.zero_threshold,
-            sum: histogram.sum,
-            positive: &histogram.positive_spans,
-            negative: &histogram.negative_spans,
-            custom_values: &histogram.custom_values,
-        }
-    }
-
-    fn is_consistent(histogram: &FloatHistogram) -> bool {
-        bucket_count(&histogram.positive_spans) == histogram.positive_buckets.len() as u64
-            && bucket_count(&histogram.negative_spans) == histogram.negative_buckets.len() as u64
-    }
-
-    fn stale(sum: f64) -> FloatHistogram {
-        FloatHistogram { sum, ..FloatHistogram::default() }
-    }
 
     fn spread(histogram: &mut FloatHistogram, positive: &[Span], negative: &[Span]) {
         let FloatHistogram { positive_spans, negative_spans, positive_buckets, negative_buckets, .. } = histogram;
@@ -417,7 +359,7 @@ impl sealed::State for Floats {
 
     fn histogram(&self, layout: &Layout, hint: CounterResetHint) -> Result<FloatHistogram, &'static str> {
         if self.is_stale() {
-            return Ok(Self::stale(self.sum.get()));
+            return Ok(FloatHistogram::stale(self.sum.get()));
         }
         let mut histogram = FloatHistogram {
             counter_reset_hint: hint,

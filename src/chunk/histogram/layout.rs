@@ -8,7 +8,7 @@
 
 use crate::chunk::varbit;
 use crate::codec::{BitReader, BitWriter};
-use crate::model::{CUSTOM_BUCKETS_SCHEMA, Span};
+use crate::model::{CUSTOM_BUCKETS_SCHEMA, Span, bucket_count};
 
 /// The largest bound × 1000 that is stored as a number.
 const MILLI_MAX: f64 = 33_554_430.0;
@@ -67,11 +67,6 @@ impl Layout {
 /// are reduced when read.
 fn is_known(schema: i32) -> bool {
     schema == CUSTOM_BUCKETS_SCHEMA || (-9..=52).contains(&schema)
-}
-
-/// How many buckets the spans have.
-pub(super) fn bucket_count(spans: &[Span]) -> u64 {
-    spans.iter().map(|span| u64::from(span.length)).sum()
 }
 
 /// A number of things that follow, each of which takes a bit at least.

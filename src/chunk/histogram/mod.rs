@@ -28,8 +28,7 @@ pub use iter::HistogramIter;
 pub use kind::{Floats, Integers, Kind};
 
 use super::Encoding;
-use crate::model::{CounterResetHint, Value, is_stale};
-use kind::sealed::State as _;
+use crate::model::{CounterResetHint, Native as _, Value};
 
 /// Appends native histograms with integer counts to a chunk.
 pub type HistogramAppender = Appender<Integers>;
@@ -71,7 +70,7 @@ fn reset_bits(hint: CounterResetHint) -> u8 {
 pub(super) fn is_consistent(value: &Value) -> bool {
     match value {
         Value::Float(_) => true,
-        Value::Histogram(histogram) => is_stale(histogram.sum) || Integers::is_consistent(histogram),
-        Value::FloatHistogram(histogram) => is_stale(histogram.sum) || Floats::is_consistent(histogram),
+        Value::Histogram(histogram) => histogram.parts().is_consistent(),
+        Value::FloatHistogram(histogram) => histogram.parts().is_consistent(),
     }
 }

@@ -9,11 +9,13 @@
 
 mod bounds;
 mod buckets;
+mod native;
 mod reshape;
 mod validate;
 
 pub use bounds::bucket_bound;
 pub use buckets::{Bucket, BucketIndices};
+pub(crate) use native::{Native, bucket_count};
 
 /// The schema that says "the bounds are listed", Prometheus's "native histogram with custom buckets".
 pub const CUSTOM_BUCKETS_SCHEMA: i32 = -53;

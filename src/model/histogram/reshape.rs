@@ -1,5 +1,6 @@
 //! The same histogram with other buckets, and whether two are the same.
 
+use super::validate::check_spans;
 use super::{CUSTOM_BUCKETS_SCHEMA, FloatHistogram, Histogram, HistogramError, Span};
 
 /// A bucket's count.
@@ -101,14 +102,6 @@ fn steps(from: i32, to: i32) -> Result<u32, HistogramError> {
         .ok_or_else(error)
 }
 
-fn check(spans: &[Span], buckets: usize) -> Result<(), HistogramError> {
-    let wanted: u64 = spans.iter().map(|span| u64::from(span.length)).sum();
-    if wanted != buckets as u64 || spans.iter().skip(1).any(|span| span.offset < 0) {
-        return Err(HistogramError("spans and buckets do not agree".into()));
-    }
-    Ok(())
-}
-
 /// Whether both stand for the same buckets in the same runs; spans without buckets do not count.
 fn same_spans(a: &[Span], b: &[Span]) -> bool {
     fn runs(spans: &[Span]) -> impl Iterator<Item = (i64, u32)> {
@@ -142,8 +135,8 @@ impl Histogram {
     /// agree. Nothing is changed then.
     pub fn reduce_resolution(&mut self, schema: i32) -> Result<(), HistogramError> {
         let steps = steps(self.schema, schema)?;
-        check(&self.positive_spans, self.positive_buckets.len())?;
-        check(&self.negative_spans, self.negative_buckets.len())?;
+        check_spans("positive", &self.positive_spans, self.positive_buckets.len())?;
+        check_spans("negative", &self.negative_spans, self.negative_buckets.len())?;
         let (spans, counts) = reduced(self.positive_counts(), steps);
         (self.positive_spans, self.positive_buckets) = (spans, to_deltas(counts));
         let (spans, counts) = reduced(self.negative_counts(), steps);
@@ -181,8 +174,8 @@ impl FloatHistogram {
     /// As [`Histogram::reduce_resolution`].
     pub fn reduce_resolution(&mut self, schema: i32) -> Result<(), HistogramError> {
         let steps = steps(self.schema, schema)?;
-        check(&self.positive_spans, self.positive_buckets.len())?;
-        check(&self.negative_spans, self.negative_buckets.len())?;
+        check_spans("positive", &self.positive_spans, self.positive_buckets.len())?;
+        check_spans("negative", &self.negative_spans, self.negative_buckets.len())?;
         (self.positive_spans, self.positive_buckets) = reduced(self.positive_counts(), steps);
         (self.negative_spans, self.negative_buckets) = reduced(self.negative_counts(), steps);
         self.schema = schema;

@@ -1,6 +1,7 @@
 //! What a histogram must be to be stored. The rules are Prometheus's.
 
 use super::buckets::from_deltas;
+use super::native::{Native as _, Parts, bucket_count};
 use super::{
     CUSTOM_BUCKETS_SCHEMA, EXPONENTIAL_SCHEMA_MAX, EXPONENTIAL_SCHEMA_MIN, FloatHistogram, Histogram, HistogramError,
     Span,
@@ -10,22 +11,10 @@ fn invalid<T>(what: impl Into<String>) -> Result<T, HistogramError> {
     Err(HistogramError(what.into()))
 }
 
-/// The fields that both kinds have.
-struct Shape<'a> {
-    schema: i32,
-    zero_threshold: f64,
-    zero_is_empty: bool,
-    positive_spans: &'a [Span],
-    negative_spans: &'a [Span],
-    positive_buckets: usize,
-    negative_buckets: usize,
-    custom_values: &'a [f64],
-}
-
-impl Shape<'_> {
-    fn check(&self) -> Result<(), HistogramError> {
+impl Parts<'_> {
+    fn check(&self, zero_is_empty: bool) -> Result<(), HistogramError> {
         if self.schema == CUSTOM_BUCKETS_SCHEMA {
-            return self.check_custom();
+            return self.check_custom(zero_is_empty);
         }
         if !(EXPONENTIAL_SCHEMA_MIN..=EXPONENTIAL_SCHEMA_MAX).contains(&self.schema) {
             return invalid(format!(
@@ -41,7 +30,7 @@ impl Shape<'_> {
         Ok(())
     }
 
-    fn check_custom(&self) -> Result<(), HistogramError> {
+    fn check_custom(&self, zero_is_empty: bool) -> Result<(), HistogramError> {
         if self.custom_values.iter().any(|bound| bound.is_nan()) {
             return invalid("a custom bound is NaN");
         }
@@ -59,7 +48,7 @@ impl Shape<'_> {
         if covered > self.custom_values.len() as i64 + 1 {
             return invalid(format!("{} custom bounds do not cover {covered} buckets", self.custom_values.len()));
         }
-        if !self.zero_is_empty || self.zero_threshold != 0.0 {
+        if !zero_is_empty || self.zero_threshold != 0.0 {
             return invalid("custom buckets with a zero bucket");
         }
         if !self.negative_spans.is_empty() || self.negative_buckets > 0 {
@@ -69,13 +58,14 @@ impl Shape<'_> {
     }
 }
 
-fn check_spans(side: &str, spans: &[Span], buckets: usize) -> Result<(), HistogramError> {
+/// Whether spans do not overlap and have as many buckets as there are counts.
+pub(super) fn check_spans(side: &str, spans: &[Span], counts: usize) -> Result<(), HistogramError> {
     if spans.iter().skip(1).any(|span| span.offset < 0) {
         return invalid(format!("{side} side: a span overlaps the one before"));
     }
-    let wanted: u64 = spans.iter().map(|span| u64::from(span.length)).sum();
-    if wanted != buckets as u64 {
-        return invalid(format!("{side} side: the spans have {wanted} buckets, but there are {buckets}"));
+    let wanted = bucket_count(spans);
+    if wanted != counts as u64 {
+        return invalid(format!("{side} side: the spans have {wanted} buckets, but there are {counts}"));
     }
     Ok(())
 }
@@ -88,17 +78,7 @@ impl Histogram {
     /// rise, or a count that is not the sum of the buckets (with a NaN as the sum: less than it, since observed NaNs are
     /// in no bucket).
     pub fn validate(&self) -> Result<(), HistogramError> {
-        let shape = Shape {
-            schema: self.schema,
-            zero_threshold: self.zero_threshold,
-            zero_is_empty: self.zero_count == 0,
-            positive_spans: &self.positive_spans,
-            negative_spans: &self.negative_spans,
-            positive_buckets: self.positive_buckets.len(),
-            negative_buckets: self.negative_buckets.len(),
-            custom_values: &self.custom_values,
-        };
-        shape.check()?;
+        self.parts().check(self.zero_count == 0)?;
         let mut total = u128::from(self.zero_count);
         for (side, buckets) in [("positive", &self.positive_buckets), ("negative", &self.negative_buckets)] {
             for (index, count) in from_deltas(buckets).enumerate() {
@@ -123,17 +103,7 @@ impl FloatHistogram {
     /// [`HistogramError`]: an unknown schema, spans and buckets that do not agree, a negative count, or bounds that do
     /// not rise. The count is not compared with the buckets, as their sum is not exact.
     pub fn validate(&self) -> Result<(), HistogramError> {
-        let shape = Shape {
-            schema: self.schema,
-            zero_threshold: self.zero_threshold,
-            zero_is_empty: self.zero_count == 0.0,
-            positive_spans: &self.positive_spans,
-            negative_spans: &self.negative_spans,
-            positive_buckets: self.positive_buckets.len(),
-            negative_buckets: self.negative_buckets.len(),
-            custom_values: &self.custom_values,
-        };
-        shape.check()?;
+        self.parts().check(self.zero_count == 0.0)?;
         if self.count < 0.0 || self.zero_count < 0.0 {
             return invalid(format!("a negative count: {} in all, {} in the zero bucket", self.count, self.zero_count));
         }
