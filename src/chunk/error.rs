@@ -1,7 +1,7 @@
 //! What can be wrong with a chunk.
 
 use super::Encoding;
-use crate::codec::{BitReader, OutOfBits};
+use crate::codec::OutOfBits;
 use crate::error::{Error, ErrorKind};
 
 /// Why a chunk cannot be read, or appended to. Offsets count from the start of the chunk's data; which file and which
@@ -52,26 +52,6 @@ pub enum ChunkError {
     /// The sample count has no room for another sample.
     #[error("the chunk is full: {0} samples")]
     Full(usize),
-}
-
-impl ChunkError {
-    /// The outcome of reading a sample: `step` is what its reader says. What is beyond the end reads as zeros, so a cut
-    /// chunk is told first: any other complaint follows from it.
-    #[inline]
-    pub(super) fn after_sample(
-        encoding: Encoding,
-        sample: u16,
-        count: u16,
-        reader: &BitReader<'_>,
-        step: Result<(), &'static str>,
-    ) -> Result<(), Self> {
-        let (sample, count) = (usize::from(sample), usize::from(count));
-        match (reader.check(), step) {
-            (Ok(()), Ok(())) => Ok(()),
-            (Err(source), _) => Err(Self::Short { encoding, sample, count, source }),
-            (Ok(()), Err(what)) => Err(Self::Invalid { encoding, sample, bit_offset: reader.position(), what }),
-        }
-    }
 }
 
 impl From<ChunkError> for Error {

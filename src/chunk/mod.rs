@@ -10,6 +10,7 @@
 
 mod error;
 mod histogram;
+mod progress;
 mod start_time;
 mod varbit;
 mod writer;

@@ -19,6 +19,7 @@ use std::hint::select_unpredictable;
 
 use bytes::Bytes;
 
+use super::progress::Progress;
 use super::{ChunkError, EncodedChunk, Encoding, FloatColumns};
 use crate::codec::{BitReader, BitWriter, word_at};
 
@@ -160,13 +161,13 @@ impl XorAppender {
             sample?;
         }
         let bits = iter.reader.position();
-        let empty = iter.count == 0;
+        let empty = iter.progress.count == 0;
         Ok(Self {
             t: iter.t,
             t_delta: iter.t_delta,
             value: iter.value,
             writer: if empty { BitWriter::default() } else { BitWriter::resume(data.to_vec(), bits) },
-            count: iter.count,
+            count: iter.progress.count,
             window: iter.window,
         })
     }
@@ -288,31 +289,27 @@ pub struct XorIter<'a> {
     t: i64,
     t_delta: u64,
     value: u64,
-    count: u16,
-    read: u16,
+    progress: Progress,
     window: Window,
-    failed: Option<ChunkError>,
 }
 
 impl<'a> XorIter<'a> {
     /// Starts before the first sample. A missing header is reported by the first `next`.
     #[must_use]
     pub fn new(data: &'a [u8]) -> Self {
-        let header = super::sample_count(Encoding::Xor, data);
+        let header = data.first_chunk::<HEADER>().map(|count| u16::from_be_bytes(*count));
         Self {
             reader: BitReader::new(data, HEADER),
             t: 0,
             t_delta: 0,
             value: 0,
-            count: header.as_ref().map_or(0, |&count| count as u16),
-            read: 0,
+            progress: Progress::new(Encoding::Xor, header, data.len()),
             window: Window::NONE,
-            failed: header.err(),
         }
     }
 
     fn step(&mut self) -> Result<(), &'static str> {
-        match self.read {
+        match self.progress.read {
             0 => {
                 self.t = self.reader.varint().ok_or(VARINT)?;
                 self.value = self.reader.bits(64);
@@ -346,24 +343,11 @@ impl Iterator for XorIter<'_> {
     type Item = Result<(i64, f64), ChunkError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if let Some(error) = self.failed.take() {
-            self.count = self.read;
+        if let Err(error) = self.progress.begin()? {
             return Some(Err(error));
         }
-        if self.read == self.count {
-            return None;
-        }
         let step = self.step();
-        match ChunkError::after_sample(Encoding::Xor, self.read, self.count, &self.reader, step) {
-            Ok(()) => {
-                self.read += 1;
-                Some(Ok((self.t, f64::from_bits(self.value))))
-            }
-            Err(error) => {
-                self.count = self.read;
-                Some(Err(error))
-            }
-        }
+        Some(self.progress.end(&self.reader, step).map(|()| (self.t, f64::from_bits(self.value))))
     }
 }
 
@@ -393,10 +377,10 @@ fn decode_into(data: &[u8], out: &mut FloatColumns, before: usize) -> Result<(),
         out.t.push(t);
         out.v.push(v);
     }
-    if iter.read < 2 {
+    if iter.progress.read < 2 {
         return Ok(());
     }
-    let count = usize::from(iter.count);
+    let count = usize::from(iter.progress.count);
     out.t.resize(before + count, 0);
     out.v.resize(before + count, 0.0);
     let (Some(times), Some(values)) = (out.t.get_mut(before + 2..), out.v.get_mut(before + 2..)) else {

@@ -21,6 +21,7 @@
 
 use bytes::Bytes;
 
+use super::progress::Progress;
 use super::start_time::StartTime;
 use super::xor::{VARINT, WIDE, Window, read_window};
 use super::{ChunkError, EncodedChunk, Encoding, FloatColumns};
@@ -76,7 +77,7 @@ impl Xor2Appender {
         for sample in &mut iter {
             sample?;
         }
-        if iter.count == 0 {
+        if iter.progress.count == 0 {
             return Ok(Self::new());
         }
         Ok(Self {
@@ -86,7 +87,7 @@ impl Xor2Appender {
             base: iter.base,
             start: iter.start,
             window: iter.window,
-            count: iter.count,
+            count: iter.progress.count,
         })
     }
 
@@ -218,9 +219,7 @@ pub struct Xor2Iter<'a> {
     value: u64,
     start: StartTime,
     window: Window,
-    count: u16,
-    read: u16,
-    failed: Option<ChunkError>,
+    progress: Progress,
 }
 
 impl<'a> Xor2Iter<'a> {
@@ -237,15 +236,13 @@ impl<'a> Xor2Iter<'a> {
             value: 0,
             start: StartTime::from_header(start),
             window: Window::NONE,
-            count: u16::from_be_bytes([high, low]),
-            read: 0,
-            failed: header.is_none().then_some(ChunkError::Header { encoding: Encoding::Xor2, len: data.len() }),
+            progress: Progress::new(Encoding::Xor2, header.map(|_| u16::from_be_bytes([high, low])), data.len()),
         }
     }
 
     fn step(&mut self) -> Result<(), &'static str> {
         let t_before = self.t;
-        match self.read {
+        match self.progress.read {
             0 => {
                 self.t = self.reader.varint().ok_or(VARINT)?;
                 self.value = self.reader.bits(64);
@@ -260,7 +257,7 @@ impl<'a> Xor2Iter<'a> {
             }
             _ => self.read_joint()?,
         }
-        self.start.read(&mut self.reader, usize::from(self.read), t_before, self.t).ok_or(VARINT)
+        self.start.read(&mut self.reader, usize::from(self.progress.read), t_before, self.t).ok_or(VARINT)
     }
 
     fn read_joint(&mut self) -> Result<(), &'static str> {
@@ -315,24 +312,12 @@ impl Iterator for Xor2Iter<'_> {
     type Item = Result<(i64, i64, f64), ChunkError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if let Some(error) = self.failed.take() {
-            self.count = self.read;
+        if let Err(error) = self.progress.begin()? {
             return Some(Err(error));
         }
-        if self.read == self.count {
-            return None;
-        }
         let step = self.step();
-        match ChunkError::after_sample(Encoding::Xor2, self.read, self.count, &self.reader, step) {
-            Ok(()) => {
-                self.read += 1;
-                Some(Ok((self.start.st, self.t, f64::from_bits(self.value))))
-            }
-            Err(error) => {
-                self.count = self.read;
-                Some(Err(error))
-            }
-        }
+        let sample = |()| (self.start.st, self.t, f64::from_bits(self.value));
+        Some(self.progress.end(&self.reader, step).map(sample))
     }
 }
 
@@ -346,8 +331,8 @@ pub(super) fn decode(data: &[u8], out: &mut FloatColumns) -> Result<(), ChunkErr
         out.st.resize(before, 0);
     }
     let with_st = has_st || st_before > 0;
-    out.t.reserve(usize::from(iter.count));
-    out.v.reserve(usize::from(iter.count));
+    out.t.reserve(usize::from(iter.progress.count));
+    out.v.reserve(usize::from(iter.progress.count));
     for sample in &mut iter {
         match sample {
             Ok((st, t, v)) => {

@@ -3,9 +3,10 @@
 use super::kind::Kind;
 use super::layout::Layout;
 use super::{HEADER, counter_reset};
+use crate::chunk::progress::Progress;
 use crate::chunk::start_time::StartTime;
 use crate::chunk::xor::VARINT;
-use crate::chunk::{ChunkError, Encoding, sample_count, varbit};
+use crate::chunk::{ChunkError, sample_count, varbit};
 use crate::codec::BitReader;
 use crate::model::{CounterResetHint, Sample, bucket_count};
 
@@ -25,11 +26,8 @@ pub(super) struct State<K> {
 pub struct HistogramIter<'a, K> {
     pub(super) reader: BitReader<'a>,
     pub(super) state: State<K>,
-    encoding: Encoding,
     reset: CounterResetHint,
-    count: u16,
-    read: u16,
-    failed: Option<ChunkError>,
+    progress: Progress,
 }
 
 impl<'a, K: Kind> HistogramIter<'a, K> {
@@ -40,46 +38,34 @@ impl<'a, K: Kind> HistogramIter<'a, K> {
         let encoding = if with_st { K::ENCODING_ST } else { K::ENCODING };
         let header = data.first_chunk::<HEADER>().copied();
         let start = header.filter(|_| with_st).map(|[_, _, byte]| StartTime::from_header(byte));
-        let count = header.map_or(0, |header| sample_count(encoding, &header).map_or(0, |count| count as u16));
+        let count = header.and_then(|header| sample_count(encoding, &header).ok()).map(|count| count as u16);
         Self {
             reader: BitReader::new(data, HEADER),
             state: State { start, ..State::default() },
-            encoding,
             reset: counter_reset(encoding, data).unwrap_or_default(),
-            count,
-            read: 0,
-            failed: header.is_none().then_some(ChunkError::Header { encoding, len: data.len() }),
+            progress: Progress::new(encoding, count, data.len()),
         }
     }
 
     /// Samples that the header promises.
     pub(super) fn promised(&self) -> u16 {
-        self.count
+        self.progress.count
     }
 
     /// Reads the next sample into the state, and nothing more.
     pub(super) fn advance(&mut self) -> Option<Result<(), ChunkError>> {
-        if let Some(error) = self.failed.take() {
-            self.count = self.read;
+        if let Err(error) = self.progress.begin()? {
             return Some(Err(error));
         }
-        if self.read == self.count {
-            return None;
-        }
         let step = self.step();
-        let outcome = ChunkError::after_sample(self.encoding, self.read, self.count, &self.reader, step);
-        match outcome {
-            Ok(()) => self.read += 1,
-            Err(_) => self.count = self.read,
-        }
-        Some(outcome)
+        Some(self.progress.end(&self.reader, step))
     }
 
     fn step(&mut self) -> Result<(), &'static str> {
         let State { layout, t, t_delta, counts, start } = &mut self.state;
         let reader = &mut self.reader;
         let t_before = *t;
-        if self.read == 0 {
+        if self.progress.read == 0 {
             *layout = Layout::read(reader)?;
             *t = varbit::read_int(reader);
             let [positive, negative] = [&layout.positive, &layout.negative].map(|spans| bucket_count(spans) as usize);
@@ -90,7 +76,7 @@ impl<'a, K: Kind> HistogramIter<'a, K> {
             counts.read_next(reader)?;
         }
         match start {
-            Some(start) => start.read(reader, usize::from(self.read), t_before, *t).ok_or(VARINT),
+            Some(start) => start.read(reader, usize::from(self.progress.read), t_before, *t).ok_or(VARINT),
             None => Ok(()),
         }
     }
@@ -100,7 +86,7 @@ impl<'a, K: Kind> HistogramIter<'a, K> {
     fn hint(&self) -> CounterResetHint {
         match self.reset {
             CounterResetHint::Gauge => CounterResetHint::Gauge,
-            _ if self.read > 1 => CounterResetHint::NotCounterReset,
+            _ if self.progress.read > 1 => CounterResetHint::NotCounterReset,
             _ => CounterResetHint::Unknown,
         }
     }
@@ -110,8 +96,8 @@ impl<'a, K: Kind> HistogramIter<'a, K> {
         let histogram = self.state.counts.histogram(&self.state.layout, self.hint());
         let st = self.state.start.map_or(0, |start| start.st);
         histogram.map(|histogram| (st, self.state.t, histogram)).map_err(|what| ChunkError::Invalid {
-            encoding: self.encoding,
-            sample: usize::from(self.read) - 1,
+            encoding: self.progress.encoding,
+            sample: usize::from(self.progress.read) - 1,
             bit_offset: self.reader.position(),
             what,
         })
@@ -128,7 +114,7 @@ impl<K: Kind> Iterator for HistogramIter<'_, K> {
 
     fn next(&mut self) -> Option<Self::Item> {
         match self.advance()? {
-            Ok(()) => Some(self.current().inspect_err(|_| self.count = self.read)),
+            Ok(()) => Some(self.current().inspect_err(|_| self.progress.stop())),
             Err(error) => Some(Err(error)),
         }
     }
