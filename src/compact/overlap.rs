@@ -3,7 +3,7 @@
 use crate::block::TimedChunk;
 use crate::chunk::{ChunkError, ChunkIter, ChunkWriter, Rules, WrittenChunk, samples};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{CounterResetHint, Labels, Sample, Value};
+use crate::model::{Labels, Sample};
 
 /// Orders `chunks` by time into `out`. Runs of chunks that overlap are decoded, merged and written again; the rest is
 /// moved as it is. `chunks` come by precedence and are emptied.
@@ -71,25 +71,13 @@ fn merge(run: &[(usize, TimedChunk)], out: &mut Vec<TimedChunk>) -> Result<(), C
             continue;
         }
         if from != last_from {
-            forget_reset(&mut sample.value);
+            sample.value.forget_reset();
         }
         (last_from, last_t) = (from, Some(t));
         out.extend(writer.push(&sample)?.map(timed));
     }
     out.extend(writer.finish().map(timed));
     Ok(())
-}
-
-/// A histogram's word about the sample before it, which is another one now, is worth nothing.
-fn forget_reset(value: &mut Value) {
-    let hint = match value {
-        Value::Float(_) => return,
-        Value::Histogram(histogram) => &mut histogram.counter_reset_hint,
-        Value::FloatHistogram(histogram) => &mut histogram.counter_reset_hint,
-    };
-    if *hint != CounterResetHint::Gauge {
-        *hint = CounterResetHint::Unknown;
-    }
 }
 
 #[cfg(test)]
@@ -100,6 +88,7 @@ mod tests {
 
     use super::*;
     use crate::chunk::XorAppender;
+    use crate::model::Value;
 
     fn chunk(points: &[(i64, f64)]) -> TimedChunk {
         let mut appender = XorAppender::new();

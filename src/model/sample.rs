@@ -1,6 +1,6 @@
 //! A sample: a value of a series at a time.
 
-use super::{FloatHistogram, Histogram};
+use super::{CounterResetHint, FloatHistogram, Histogram};
 
 /// The bits of the NaN that says "this series has ended". Any other NaN is a value like another.
 pub const STALE_NAN_BITS: u64 = 0x7ff0_0000_0000_0002;
@@ -20,6 +20,20 @@ pub enum Value {
     Histogram(Box<Histogram>),
     /// A native histogram with float counts.
     FloatHistogram(Box<FloatHistogram>),
+}
+
+impl Value {
+    /// Makes a histogram say nothing of the sample before it, which is another one now.
+    pub(crate) fn forget_reset(&mut self) {
+        let hint = match self {
+            Self::Float(_) => return,
+            Self::Histogram(histogram) => &mut histogram.counter_reset_hint,
+            Self::FloatHistogram(histogram) => &mut histogram.counter_reset_hint,
+        };
+        if *hint != CounterResetHint::Gauge {
+            *hint = CounterResetHint::Unknown;
+        }
+    }
 }
 
 /// A value at a time.

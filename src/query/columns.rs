@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::SeriesChunk;
 use crate::chunk::{self, Encoding, FloatColumns};
 use crate::error::Result;
-use crate::model::{CounterResetHint, FloatHistogram, Histogram, Sample, TimeRange, Value};
+use crate::model::{FloatHistogram, Sample, TimeRange, Value};
 
 /// The samples of one series in order of time: floats dense, histograms beside them. A time is in one of the two.
 #[derive(Debug, Clone, Default)]
@@ -61,7 +61,7 @@ impl Columns {
                 self.t.push(sample.t);
                 self.v.push(v);
             }
-            Value::Histogram(histogram) => self.histograms.push((sample.t, Arc::new(to_float(&histogram)))),
+            Value::Histogram(histogram) => self.histograms.push((sample.t, Arc::new(histogram.to_float()))),
             Value::FloatHistogram(histogram) => self.histograms.push((sample.t, Arc::from(histogram))),
         }
     }
@@ -178,47 +178,11 @@ impl SeriesDecoder {
         for (rank, mut sample) in all {
             // A hint compares with the sample before it in its chunk; that one is another now.
             if previous != Some(rank) {
-                forget_hint(&mut sample.value);
+                sample.value.forget_reset();
             }
             previous = Some(rank);
             self.columns.push(sample);
         }
         Ok(())
-    }
-}
-
-/// Makes a hint say that nothing is known of the sample before.
-pub(super) fn forget_hint(value: &mut Value) {
-    let hint = match value {
-        Value::Float(_) => return,
-        Value::Histogram(histogram) => &mut histogram.counter_reset_hint,
-        Value::FloatHistogram(histogram) => &mut histogram.counter_reset_hint,
-    };
-    if *hint != CounterResetHint::Gauge {
-        *hint = CounterResetHint::Unknown;
-    }
-}
-
-/// The same histogram with float counts.
-fn to_float(histogram: &Histogram) -> FloatHistogram {
-    let absolute = |deltas: &[i64]| {
-        let running = deltas.iter().scan(0i64, |count, delta| {
-            *count = count.wrapping_add(*delta);
-            Some(*count as f64)
-        });
-        running.collect()
-    };
-    FloatHistogram {
-        counter_reset_hint: histogram.counter_reset_hint,
-        schema: histogram.schema,
-        zero_threshold: histogram.zero_threshold,
-        zero_count: histogram.zero_count as f64,
-        count: histogram.count as f64,
-        sum: histogram.sum,
-        positive_spans: histogram.positive_spans.clone(),
-        negative_spans: histogram.negative_spans.clone(),
-        positive_buckets: absolute(&histogram.positive_buckets),
-        negative_buckets: absolute(&histogram.negative_buckets),
-        custom_values: histogram.custom_values.clone(),
     }
 }

@@ -1,7 +1,6 @@
 //! One series' chunks as samples of their own kinds: for dumps and exports, which must not lose what columns leave out.
 
 use super::SeriesChunk;
-use super::columns::forget_hint;
 use crate::chunk;
 use crate::error::Result;
 use crate::model::{Sample, TimeRange};
@@ -38,7 +37,7 @@ pub fn series_samples(chunks: &[SeriesChunk], range: TimeRange) -> Result<Vec<Sa
     let samples = all.into_iter().map(|(source, mut sample)| {
         // A hint compares with the sample before it in its source.
         if merged && previous != Some(source) {
-            forget_hint(&mut sample.value);
+            sample.value.forget_reset();
         }
         previous = Some(source);
         sample

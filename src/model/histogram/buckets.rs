@@ -207,14 +207,7 @@ impl Histogram {
     /// The same histogram with float counts.
     #[must_use]
     pub fn to_float(&self) -> FloatHistogram {
-        let floats = |deltas: &[i64]| {
-            let mut count = 0.0;
-            let sums = deltas.iter().map(|&delta| {
-                count += delta as f64;
-                count
-            });
-            sums.collect()
-        };
+        let floats = |deltas: &[i64]| from_deltas(deltas).map(|count| count as f64).collect();
         let custom = self.uses_custom_buckets();
         FloatHistogram {
             counter_reset_hint: self.counter_reset_hint,
