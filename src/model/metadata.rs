@@ -4,6 +4,7 @@ use std::fmt;
 
 /// A metric's type, as the exposition formats name them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(u8)]
 pub enum MetricType {
     /// Nobody said.
     #[default]
@@ -25,6 +26,29 @@ pub enum MetricType {
 }
 
 impl MetricType {
+    /// In order of their numbers, which the log and both remote-write protocols share.
+    const NUMBERED: [Self; 8] = [
+        Self::Unknown,
+        Self::Counter,
+        Self::Gauge,
+        Self::Histogram,
+        Self::GaugeHistogram,
+        Self::Summary,
+        Self::Info,
+        Self::StateSet,
+    ];
+
+    /// The type with a number; one from a later program is one that nobody here knows.
+    pub(crate) fn of_number(number: u64) -> Self {
+        let number = usize::try_from(number).unwrap_or(usize::MAX);
+        Self::NUMBERED.get(number).copied().unwrap_or_default()
+    }
+
+    /// Its number.
+    pub(crate) fn number(self) -> u8 {
+        self as u8
+    }
+
     /// The name that Prometheus gives it in JSON and in text.
     #[must_use]
     pub fn as_str(self) -> &'static str {

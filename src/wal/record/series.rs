@@ -54,7 +54,7 @@ pub fn decode_metadata(record: &[u8], out: &mut Vec<RefMetadata>) -> Result<(), 
     let (mut reader, mut place) = open(record, RecordType::Metadata)?;
     while !reader.is_empty() {
         let reference = reader.uvarint().map_err(place.read())?;
-        let metric_type = metric_type(reader.u8().map_err(place.read())?);
+        let metric_type = MetricType::of_number(reader.u8().map_err(place.read())?.into());
         let mut metadata = Metadata { metric_type, unit: String::new(), help: String::new() };
         // Each field takes two bytes at least, so a wild count ends at the record's end.
         for _ in 0..reader.uvarint().map_err(place.read())? {
@@ -77,39 +77,12 @@ pub fn encode_metadata<'a>(entries: impl IntoIterator<Item = (u64, &'a Metadata)
     out.push(RecordType::Metadata.byte());
     for (reference, metadata) in entries {
         put_uvarint(out, reference);
-        out.push(metric_type_byte(metadata.metric_type));
+        out.push(metadata.metric_type.number());
         put_uvarint(out, 2);
         for (name, value) in [(UNIT, &metadata.unit), (HELP, &metadata.help)] {
             put_bytes(out, name.as_bytes());
             put_bytes(out, value.as_bytes());
         }
-    }
-}
-
-/// A type from a later program is one that nobody here knows.
-fn metric_type(byte: u8) -> MetricType {
-    match byte {
-        1 => MetricType::Counter,
-        2 => MetricType::Gauge,
-        3 => MetricType::Histogram,
-        4 => MetricType::GaugeHistogram,
-        5 => MetricType::Summary,
-        6 => MetricType::Info,
-        7 => MetricType::StateSet,
-        _ => MetricType::Unknown,
-    }
-}
-
-fn metric_type_byte(metric_type: MetricType) -> u8 {
-    match metric_type {
-        MetricType::Unknown => 0,
-        MetricType::Counter => 1,
-        MetricType::Gauge => 2,
-        MetricType::Histogram => 3,
-        MetricType::GaugeHistogram => 4,
-        MetricType::Summary => 5,
-        MetricType::Info => 6,
-        MetricType::StateSet => 7,
     }
 }
 

@@ -125,7 +125,7 @@ fn metadata(out: &mut WriteRequest, mut reader: ProtoReader<'_>) -> Result<(), W
     let (mut family, mut metadata) = (&[][..], Metadata::default());
     while let Some((number, wire)) = reader.field("metadata")? {
         match number {
-            1 => metadata.metric_type = metric_type(reader.integer("metadata.type", wire)?),
+            1 => metadata.metric_type = MetricType::of_number(reader.integer("metadata.type", wire)?),
             2 => family = reader.bytes("metadata.metric_family_name", wire)?,
             4 => metadata.help = text(reader.bytes("metadata.help", wire)?),
             5 => metadata.unit = text(reader.bytes("metadata.unit", wire)?),
@@ -141,18 +141,4 @@ fn metadata(out: &mut WriteRequest, mut reader: ProtoReader<'_>) -> Result<(), W
 /// Text for people, where a wrong byte is no reason to refuse anything.
 pub(super) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// The metric type of an enum's number; both protocols number them alike.
-pub(super) fn metric_type(number: u64) -> MetricType {
-    match number {
-        1 => MetricType::Counter,
-        2 => MetricType::Gauge,
-        3 => MetricType::Histogram,
-        4 => MetricType::GaugeHistogram,
-        5 => MetricType::Summary,
-        6 => MetricType::Info,
-        7 => MetricType::StateSet,
-        _ => MetricType::Unknown,
-    }
 }

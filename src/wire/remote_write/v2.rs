@@ -1,8 +1,8 @@
 //! `io.prometheus.write.v2.Request`, the message of remote write 2.0: texts stand once, in a table of symbols.
 
-use super::v1::{metric_type, range, text};
+use super::v1::{range, text};
 use super::{FloatSample, HistogramSample, SeriesFault, WireError, WriteRequest, histogram};
-use crate::model::Metadata;
+use crate::model::{Metadata, MetricType};
 use crate::wire::ProtoReader;
 
 pub(super) fn request(out: &mut WriteRequest, message: &[u8]) -> Result<(), WireError> {
@@ -126,7 +126,7 @@ fn metadata(out: &mut WriteRequest, message: &[u8], mut reader: ProtoReader<'_>)
     let (mut metadata, mut help, mut unit) = (Metadata::default(), 0, 0);
     while let Some((number, wire)) = reader.field("timeseries.metadata")? {
         match number {
-            1 => metadata.metric_type = metric_type(reader.integer("metadata.type", wire)?),
+            1 => metadata.metric_type = MetricType::of_number(reader.integer("metadata.type", wire)?),
             3 => help = reader.integer("metadata.help_ref", wire)? as u32,
             4 => unit = reader.integer("metadata.unit_ref", wire)? as u32,
             _ => reader.skip("timeseries.metadata", number, wire)?,
