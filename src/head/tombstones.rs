@@ -3,6 +3,7 @@
 use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 
+use crate::block::add_span;
 use crate::codec::FixedMap;
 use crate::model::TimeRange;
 
@@ -15,18 +16,13 @@ pub(super) struct HeadTombstones {
 impl HeadTombstones {
     /// Deletes a span of a series.
     pub(super) fn add(&self, id: u32, range: TimeRange) {
-        let mut by_id = self.by_id.lock();
-        let ranges = by_id.entry(id).or_default();
-        ranges.push(range);
-        *ranges = normalized(std::mem::take(ranges));
+        add_span(self.by_id.lock().entry(id).or_default(), range);
     }
 
-    /// Adds a series' deleted spans to `hide`, and brings that into order.
+    /// Adds a series' deleted spans to `hide`, whose own ascend and do not touch.
     pub(super) fn hide(&self, id: u32, hide: &mut Vec<TimeRange>) {
-        let by_id = self.by_id.lock();
-        if let Some(ranges) = by_id.get(&id) {
-            hide.extend_from_slice(ranges);
-            *hide = normalized(std::mem::take(hide));
+        for range in self.by_id.lock().get(&id).into_iter().flatten() {
+            add_span(hide, *range);
         }
     }
 
@@ -42,19 +38,6 @@ impl HeadTombstones {
     pub(super) fn remove(&self, dead: &RoaringBitmap) {
         self.by_id.lock().retain(|id, _| !dead.contains(*id));
     }
-}
-
-/// The same span of time as ascending ranges that do not touch.
-fn normalized(mut ranges: Vec<TimeRange>) -> Vec<TimeRange> {
-    ranges.sort_unstable_by_key(|range| range.min);
-    let mut out: Vec<TimeRange> = Vec::with_capacity(ranges.len());
-    for range in ranges {
-        match out.last_mut() {
-            Some(last) if range.min <= last.max.saturating_add(1) => last.max = last.max.max(range.max),
-            _ => out.push(range),
-        }
-    }
-    out
 }
 
 #[cfg(test)]
