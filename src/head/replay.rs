@@ -4,9 +4,12 @@
 //! read      a batch of records as they are stored        one after another
 //! unpack    decompress them, decode series records       side by side, by record
 //! create    the series                                   side by side, by record
-//! scatter   decode samples, look their series up         side by side, by record; into one list a partition of slots
-//! apply     append them                                  side by side, by partition; in the order of the log
+//! scatter   decode samples, look their series up         side by side, by record; into one list a bucket of slots
+//! apply     append them                                  side by side, by bucket; in the order of the log
 //! ```
+//!
+//! A batch has several samples of a series, far apart in the log. A bucket is as many series as a core's cache holds, so
+//! that only the first of them waits for memory.
 //!
 //! A series record may stand twice (a series that was removed and came again before its old record went): the labels
 //! decide, and both numbers mean the same series. A deletion of all of time says that a series was evicted: what comes
@@ -18,7 +21,6 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use parking_lot::Mutex;
 
 use super::checkpoint::Gone;
-use super::error::Refusal;
 use super::isolation::Ticket;
 use super::series::{Applied, Header, SeriesState};
 use super::slab::{Locked, PAGE};
@@ -27,12 +29,16 @@ use crate::chunk::{Floats, Integers};
 use crate::codec::FixedMap;
 use crate::error::Result;
 use crate::fs::Env;
-use crate::model::{Exemplar, FloatHistogram, Histogram, Metadata, TimeRange};
-use crate::wal::record::{self, RecordType, RefSample};
+use crate::model::{Exemplar, Metadata, TimeRange, Value};
+use crate::wal::record::{self, RecordType, RefFloatHistogram, RefHistogram, RefSample};
 use crate::wal::{Damage, Decompressor, LogReader, Position, StoredRecord};
 
 /// Bytes of stored records in a batch, for each task that works on it.
-const BATCH: usize = 2 << 20;
+const BATCH: usize = 4 << 20;
+/// Pages of slots in a bucket: half a kilobyte a series, with its open chunk.
+const BUCKET_PAGES: usize = 8;
+/// Buckets, at most: each is a place that a task writes to. With more series there are more pages in a bucket.
+const BUCKETS: usize = 1024;
 
 /// What reading the log back found.
 #[derive(Debug, Default)]
@@ -58,6 +64,8 @@ pub struct Replayed {
 struct References {
     dense: Vec<u64>,
     sparse: FixedMap<u64, SeriesRef>,
+    /// How many were inserted.
+    count: u64,
     /// Numbers that stand for a series which has another one now.
     second: Vec<(u64, SeriesRef)>,
     /// Numbers of series that were evicted, and the newest sample of each.
@@ -67,10 +75,11 @@ struct References {
 
 impl References {
     fn insert(&mut self, reference: u64, series: SeriesRef) {
-        /// Gaps are fine up to this many in all: four megabytes.
+        /// Gaps are fine up to this many in all, four megabytes, and one a series.
         const GAPS: u64 = 1 << 19;
         self.last = self.last.max(reference);
-        if reference < self.dense.len() as u64 * 2 + GAPS {
+        self.count += 1;
+        if reference < self.count * 2 + GAPS {
             let index = reference as usize;
             if index >= self.dense.len() {
                 self.dense.resize(index + 1, 0);
@@ -99,28 +108,45 @@ struct Record {
     bytes: Vec<u8>,
     kind: Option<RecordType>,
     series: Vec<(u64, SeriesRef)>,
-    samples: Samples,
+    others: Others,
     unknown: u64,
     bad: Option<String>,
 }
 
-/// The samples of a record, a list a partition.
+/// What is no sample: applied by one task, behind the samples of the run.
 #[derive(Debug, Default)]
-enum Samples {
+enum Others {
     #[default]
     None,
-    Floats(Vec<Vec<(SeriesRef, i64, f64)>>),
-    Histograms(Vec<Vec<(SeriesRef, i64, Box<Histogram>)>>),
-    FloatHistograms(Vec<Vec<(SeriesRef, i64, Box<FloatHistogram>)>>),
-    /// Not samples: applied by one task, behind the samples of the run.
     Exemplars(Vec<(SeriesRef, Exemplar)>),
     Metadata(Vec<(SeriesRef, Metadata)>),
 }
 
-/// The page that a partition's worker has locked. Partitions share no page, so nobody waits for it.
+/// A sample on its way.
+#[derive(Debug)]
+struct Waiting {
+    series: SeriesRef,
+    t: i64,
+    value: Value,
+}
+
+/// What one task has scattered, in the order of the log.
+#[derive(Debug, Default)]
+struct Scattered {
+    /// Samples, a list a bucket.
+    buckets: Vec<Vec<Waiting>>,
+    /// Samples from before the floor.
+    skipped: u64,
+    /// A record's samples, before their series are known.
+    floats: Vec<RefSample>,
+    histograms: Vec<RefHistogram>,
+    float_histograms: Vec<RefFloatHistogram>,
+}
+
+/// The page that an applying task has locked. Buckets share no page, so nobody waits for it.
 type Pages<'a> = Locked<'a, Header, SeriesState>;
 
-/// What a partition's worker counted.
+/// What an applying task counted.
 #[derive(Debug, Clone, Copy)]
 struct Tally {
     samples: u64,
@@ -143,6 +169,7 @@ impl Head {
         let mut replayed = Replayed { last_segment: reader.last_segment(), ..Replayed::default() };
         let mut references = References::default();
         let tasks = env.executor.parallelism();
+        let mut scattered: Vec<Scattered> = (0..tasks).map(|_| Scattered::default()).collect();
         loop {
             let mut batch = Vec::new();
             let mut bytes = 0;
@@ -162,7 +189,7 @@ impl Head {
                 // A deletion stands between what was before it and what came after.
                 let deletion = rest.iter().position(|record| record.kind == Some(RecordType::Tombstones));
                 let (before, after) = rest.split_at_mut(deletion.unwrap_or(rest.len()));
-                self.replay_run(env, before, &mut references, &mut replayed);
+                self.replay_run(env, before, &mut scattered, &mut references, &mut replayed);
                 let Some((deletion, after)) = after.split_first_mut() else { break };
                 self.replay_deletion(deletion, &mut references, &mut replayed);
                 rest = after;
@@ -193,7 +220,7 @@ impl Head {
             bytes: Vec::new(),
             kind: None,
             series: Vec::new(),
-            samples: Samples::None,
+            others: Others::None,
             unknown: 0,
             bad: None,
         };
@@ -218,12 +245,19 @@ impl Head {
         records
     }
 
-    /// Replays records among which there is no deletion.
-    fn replay_run(&self, env: &Env, records: &mut [Record], references: &mut References, replayed: &mut Replayed) {
+    /// Replays records among which there is no deletion. `scattered` is memory to use again, for each task.
+    fn replay_run(
+        &self,
+        env: &Env,
+        records: &mut [Record],
+        scattered: &mut [Scattered],
+        references: &mut References,
+        replayed: &mut Replayed,
+    ) {
         if records.is_empty() {
             return;
         }
-        let parts = env.executor.parallelism();
+        let parts = scattered.len();
         let share = records.len().div_ceil(parts);
         let create = |records: &mut [Record]| {
             for record in records.iter_mut().filter(|record| record.kind == Some(RecordType::Series)) {
@@ -241,23 +275,35 @@ impl Head {
             }
         }
 
+        let pages = (self.slots.end() as usize).div_ceil(PAGE);
+        let bucket_pages = pages.div_ceil(BUCKETS).max(BUCKET_PAGES);
+        let buckets = pages.div_ceil(bucket_pages);
+        let floor = self.floor.load(Relaxed);
         let known = &*references;
-        let scatter = |records: &mut [Record]| {
-            let mut floats = Vec::new();
+        let scatter = |records: &mut [Record], scattered: &mut Scattered| {
             for record in records {
-                scatter(record, known, parts, &mut floats);
+                scattered.scatter(record, known, floor, bucket_pages * PAGE);
             }
         };
-        let tasks = records.chunks_mut(share).map(|records| task(move || scatter(records)));
+        let mut shares = records.chunks_mut(share);
+        let tasks = scattered.iter_mut().map(|scattered| {
+            let records = shares.next().unwrap_or_default();
+            task(move || {
+                scattered.clear(buckets);
+                scatter(records, scattered);
+            })
+        });
         env.executor.join_all(tasks.collect());
 
-        let applied = &*records;
+        let applied = &*scattered;
         let total = Mutex::new(Tally::default());
         let apply = |part| {
             let mut tally = Tally::default();
             let mut locked = Locked::default();
-            for record in applied {
-                self.replay_part(&record.samples, part, &mut locked, &mut tally);
+            for bucket in (part..buckets).step_by(parts) {
+                for Waiting { series, t, value } in applied.iter().filter_map(|it| it.buckets.get(bucket)).flatten() {
+                    self.replay_sample(*series, *t, value, &mut locked, &mut tally);
+                }
             }
             drop(locked);
             let mut total = total.lock();
@@ -273,10 +319,10 @@ impl Head {
 
         let total = total.into_inner();
         for record in records {
-            self.replay_others(&mut record.samples);
+            self.replay_others(std::mem::take(&mut record.others));
         }
         replayed.samples += total.samples;
-        replayed.samples_skipped += total.skipped;
+        replayed.samples_skipped += total.skipped + scattered.iter().map(|it| it.skipped).sum::<u64>();
         self.counters.samples.fetch_add(total.samples, Relaxed);
         self.counters.chunks.fetch_add(total.chunks, Relaxed);
         self.cover(total.min, total.max);
@@ -296,52 +342,32 @@ impl Head {
         *bad = decoded.err().map(|error| error.to_string()).or(refused);
     }
 
-    fn replay_part<'a>(&'a self, samples: &Samples, part: usize, locked: &mut Pages<'a>, tally: &mut Tally) {
-        let chunk_range = self.options.chunk_range;
-        let ticket = &Ticket::REPLAY;
-        match samples {
-            Samples::Floats(parts) => {
-                for &(reference, t, v) in parts.get(part).into_iter().flatten() {
-                    self.replay_sample(reference, t, locked, tally, |series, state| {
-                        state.append_float(series, ticket, chunk_range, t, v)
-                    });
-                }
-            }
-            Samples::Histograms(parts) => {
-                for (reference, t, histogram) in parts.get(part).into_iter().flatten() {
-                    self.replay_sample(*reference, *t, locked, tally, |series, state| {
-                        state.append_histogram::<Integers>(series, ticket, chunk_range, *t, histogram)
-                    });
-                }
-            }
-            Samples::FloatHistograms(parts) => {
-                for (reference, t, histogram) in parts.get(part).into_iter().flatten() {
-                    self.replay_sample(*reference, *t, locked, tally, |series, state| {
-                        state.append_histogram::<Floats>(series, ticket, chunk_range, *t, histogram)
-                    });
-                }
-            }
-            Samples::None | Samples::Exemplars(_) | Samples::Metadata(_) => {}
-        }
-    }
-
     #[inline]
     fn replay_sample<'a>(
         &'a self,
         reference: SeriesRef,
         t: i64,
+        value: &Value,
         locked: &mut Pages<'a>,
         tally: &mut Tally,
-        append: impl FnOnce(&Header, &mut SeriesState) -> Result<Applied, Refusal>,
     ) {
-        let floor = self.floor.load(Relaxed);
+        let (ticket, chunk_range) = (&Ticket::REPLAY, self.options.chunk_range);
         // Evicted series leave their slots to others.
-        let series = self.slots.get(reference.id()).filter(|slot| t >= floor && slot.tag() == reference.tag());
-        let Some(series) = series else {
+        let Some(series) = self.slots.get(reference.id()).filter(|slot| slot.tag() == reference.tag()) else {
             tally.skipped += 1;
             return;
         };
-        match append(&series, locked.body(&series)) {
+        let state = locked.body(&series);
+        let appended = match value {
+            Value::Float(v) => state.append_float(&series, ticket, chunk_range, t, *v),
+            Value::Histogram(histogram) => {
+                state.append_histogram::<Integers>(&series, ticket, chunk_range, t, histogram)
+            }
+            Value::FloatHistogram(histogram) => {
+                state.append_histogram::<Floats>(&series, ticket, chunk_range, t, histogram)
+            }
+        };
+        match appended {
             Err(_) | Ok(Applied::Same) => tally.skipped += 1,
             Ok(applied) => {
                 tally.samples += 1;
@@ -352,23 +378,23 @@ impl Head {
         }
     }
 
-    fn replay_others(&self, samples: &mut Samples) {
-        match std::mem::take(samples) {
-            Samples::Exemplars(exemplars) => {
+    fn replay_others(&self, others: Others) {
+        match others {
+            Others::None => {}
+            Others::Exemplars(exemplars) => {
                 for (series, exemplar) in exemplars {
                     if exemplar.t >= self.floor.load(Relaxed) {
                         self.exemplars.add(series, exemplar);
                     }
                 }
             }
-            Samples::Metadata(entries) => {
+            Others::Metadata(entries) => {
                 for (reference, metadata) in entries {
                     if let Some(series) = self.known(reference) {
                         self.metadata.set(&series.lock().metric_name(), &metadata);
                     }
                 }
             }
-            _ => {}
         }
     }
 
@@ -398,72 +424,70 @@ fn task<'a>(task: impl FnOnce() + Send + 'a) -> Box<dyn FnOnce() + Send + 'a> {
     Box::new(task)
 }
 
-/// Decodes a record and looks its series up; samples go to the partition of their series.
-fn scatter(record: &mut Record, references: &References, parts: usize, floats: &mut Vec<RefSample>) {
-    let Record { bytes, kind, samples, unknown, bad, .. } = record;
-    let mut find = |reference| {
-        let series = references.get(reference);
-        *unknown += u64::from(series.is_none());
-        series
-    };
-    let decoded = match kind {
-        Some(RecordType::Samples | RecordType::SamplesSt) => {
-            floats.clear();
-            let decoded = record::decode_samples(bytes, floats);
-            let found = floats.iter().filter_map(|s| Some((find(s.reference)?, s.t, s.v)));
-            *samples = Samples::Floats(partition(found, floats.len(), parts));
-            decoded
-        }
-        Some(RecordType::Histograms | RecordType::CustomHistograms | RecordType::HistogramsSt) => {
-            let mut decoded = Vec::new();
-            let result = record::decode_histograms(bytes, &mut decoded);
-            let count = decoded.len();
-            let found = decoded.into_iter().filter_map(|s| Some((find(s.reference)?, s.t, s.histogram)));
-            *samples = Samples::Histograms(partition(found, count, parts));
-            result
-        }
-        Some(RecordType::FloatHistograms | RecordType::CustomFloatHistograms | RecordType::FloatHistogramsSt) => {
-            let mut decoded = Vec::new();
-            let result = record::decode_float_histograms(bytes, &mut decoded);
-            let count = decoded.len();
-            let found = decoded.into_iter().filter_map(|s| Some((find(s.reference)?, s.t, s.histogram)));
-            *samples = Samples::FloatHistograms(partition(found, count, parts));
-            result
-        }
-        Some(RecordType::Exemplars) => {
-            let mut decoded = Vec::new();
-            let result = record::decode_exemplars(bytes, &mut decoded);
-            let found = decoded.into_iter().filter_map(|e| Some((find(e.reference)?, e.exemplar)));
-            *samples = Samples::Exemplars(found.collect());
-            result
-        }
-        Some(RecordType::Metadata) => {
-            let mut decoded = Vec::new();
-            let result = record::decode_metadata(bytes, &mut decoded);
-            let found = decoded.into_iter().filter_map(|m| Some((find(m.reference)?, m.metadata)));
-            *samples = Samples::Metadata(found.collect());
-            result
-        }
-        // Series were read before, deletions are read after; marks do not stand in this log, and what else there is
-        // came from a later program.
-        Some(RecordType::Series | RecordType::Tombstones | RecordType::MmapMarkers) | None => Ok(()),
-    };
-    if let Err(error) = decoded {
-        *bad = Some(error.to_string());
+impl Scattered {
+    /// Makes as many empty lists.
+    fn clear(&mut self, buckets: usize) {
+        self.buckets.iter_mut().for_each(Vec::clear);
+        self.buckets.resize_with(buckets, Vec::new);
+        self.skipped = 0;
     }
-    *bytes = Vec::new();
-}
 
-fn partition<T>(
-    samples: impl Iterator<Item = (SeriesRef, i64, T)>,
-    count: usize,
-    parts: usize,
-) -> Vec<Vec<(SeriesRef, i64, T)>> {
-    let mut lists: Vec<Vec<_>> = (0..parts).map(|_| Vec::with_capacity(count / parts + count / 8 + 1)).collect();
-    for sample in samples {
-        if let Some(list) = lists.get_mut(sample.0.id() as usize / PAGE % parts) {
-            list.push(sample);
+    /// Decodes a record and looks its series up; a sample goes to the bucket of its series' slot.
+    fn scatter(&mut self, record: &mut Record, references: &References, floor: i64, bucket_slots: usize) {
+        let Record { bytes, kind, others, unknown, bad, .. } = record;
+        let Self { buckets, skipped, floats, histograms, float_histograms } = self;
+        let mut find = |reference| {
+            let series = references.get(reference);
+            *unknown += u64::from(series.is_none());
+            series
+        };
+        let mut put = |series: Option<SeriesRef>, t, value| {
+            let Some(series) = series else { return };
+            if t < floor {
+                *skipped += 1;
+            } else if let Some(bucket) = buckets.get_mut(series.id() as usize / bucket_slots) {
+                bucket.push(Waiting { series, t, value });
+            }
+        };
+        let decoded = match kind {
+            Some(RecordType::Samples | RecordType::SamplesSt) => {
+                let decoded = record::decode_samples(bytes, floats);
+                floats.drain(..).for_each(|s| put(find(s.reference), s.t, Value::Float(s.v)));
+                decoded
+            }
+            Some(RecordType::Histograms | RecordType::CustomHistograms | RecordType::HistogramsSt) => {
+                let decoded = record::decode_histograms(bytes, histograms);
+                histograms.drain(..).for_each(|s| put(find(s.reference), s.t, Value::Histogram(s.histogram)));
+                decoded
+            }
+            Some(RecordType::FloatHistograms | RecordType::CustomFloatHistograms | RecordType::FloatHistogramsSt) => {
+                let decoded = record::decode_float_histograms(bytes, float_histograms);
+                float_histograms
+                    .drain(..)
+                    .for_each(|s| put(find(s.reference), s.t, Value::FloatHistogram(s.histogram)));
+                decoded
+            }
+            Some(RecordType::Exemplars) => {
+                let mut all = Vec::new();
+                let decoded = record::decode_exemplars(bytes, &mut all);
+                let found = all.into_iter().filter_map(|e| Some((find(e.reference)?, e.exemplar)));
+                *others = Others::Exemplars(found.collect());
+                decoded
+            }
+            Some(RecordType::Metadata) => {
+                let mut all = Vec::new();
+                let decoded = record::decode_metadata(bytes, &mut all);
+                let found = all.into_iter().filter_map(|m| Some((find(m.reference)?, m.metadata)));
+                *others = Others::Metadata(found.collect());
+                decoded
+            }
+            // Series were read before, deletions are read after; marks do not stand in this log, and what else there is
+            // came from a later program.
+            Some(RecordType::Series | RecordType::Tombstones | RecordType::MmapMarkers) | None => Ok(()),
+        };
+        if let Err(error) = decoded {
+            *bad = Some(error.to_string());
         }
+        *bytes = Vec::new();
     }
-    lists
 }
