@@ -29,8 +29,9 @@ pub struct Block {
 }
 
 impl Block {
-    /// Opens the block in `dir`. Checked are `meta.json`, the tombstones, and the parts of the index that every look-up
-    /// needs; the rest when it is read, and all of it by [`verify`](Block::verify).
+    /// Opens the block in `dir`. Checked are `meta.json`, the tombstones, the parts of the index that every look-up needs,
+    /// and that the chunk segments are there as far as the last series' chunks go; the rest when it is read, and all of
+    /// it by [`verify`](Block::verify).
     ///
     /// # Errors
     /// `Corrupt`, `Unsupported`, `Io`; the text names the file, and the offset where there is one.
@@ -41,7 +42,21 @@ impl Block {
         let index = Index::open(&path.display().to_string(), bytes)?;
         let segments = Segments::open(fs, dir)?;
         let tombstones = Tombstones::read(fs, dir)?;
-        Ok(Self { dir: dir.to_owned(), meta, index, segments, tombstones })
+        let block = Self { dir: dir.to_owned(), meta, index, segments, tombstones };
+        block.check_segments()?;
+        Ok(block)
+    }
+
+    /// Whether the segments go as far as the index does: writers put the last series' chunks last, so a file that is
+    /// missing or was copied in part is missed here, and not by a query that is half done.
+    fn check_segments(&self) -> Result<(), BlockError> {
+        let mut chunks = Vec::new();
+        // A record that is damaged is found when it is read, like any other.
+        let read = self.index.last_series().map(|id| self.index.series(id, &mut Labels::empty(), &mut chunks));
+        if !matches!(read, Some(Ok(()))) {
+            return Ok(());
+        }
+        chunks.iter().map(|chunk| chunk.reference).max().map_or(Ok(()), |last| self.segments.check_place(last))
     }
 
     /// Its directory.

@@ -32,14 +32,14 @@ const BUFFER: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Segments {
     dir: PathBuf,
-    /// By number, from 0; a file that is missing between others is missed when a chunk in it is asked for.
-    files: Vec<Option<Bytes>>,
+    /// By number, from 0.
+    files: Vec<Bytes>,
 }
 
 impl Segments {
     pub(super) fn open(fs: &dyn Fs, block: &Path) -> Result<Self, BlockError> {
         let dir = block.join(CHUNKS_DIR);
-        let mut files: Vec<Option<Bytes>> = Vec::new();
+        let mut numbered: Vec<Option<Bytes>> = Vec::new();
         for entry in fs.list(&dir).map_err(BlockError::io(&dir))? {
             // 64 GiB of index can refer to more segments than any disk holds; a name past that is none of a segment.
             let number = match entry.name.parse::<u32>() {
@@ -54,38 +54,60 @@ impl Segments {
             if magic != MAGIC || version != VERSION || bytes.len() < HEADER_LEN as usize {
                 return Err(BlockError::corrupt(&path, 0, format!("magic {magic:08x}, version {version}")));
             }
-            if files.len() < number {
-                files.resize(number, None);
+            if numbered.len() < number {
+                numbered.resize(number, None);
             }
-            if let Some(slot) = files.get_mut(number - 1) {
+            if let Some(slot) = numbered.get_mut(number - 1) {
                 *slot = Some(bytes);
             }
+        }
+        let mut files = Vec::with_capacity(numbered.len());
+        for (number, file) in numbered.into_iter().enumerate() {
+            let path = || dir.join(segment_name(number));
+            files.push(
+                file.ok_or_else(|| BlockError::corrupt(&path(), 0, "the file is missing, and later ones are there"))?,
+            );
         }
         Ok(Self { dir, files })
     }
 
     pub(super) fn size(&self) -> u64 {
-        self.files.iter().flatten().map(|file| file.len() as u64).sum()
+        self.files.iter().map(|file| file.len() as u64).sum()
     }
 
     /// The encoding byte and the data of a chunk, checked against their sum.
     #[inline]
     pub(super) fn chunk(&self, reference: u64) -> Result<(u8, Bytes), BlockError> {
-        let (number, offset) = ((reference >> 32) as usize, reference & 0xffff_ffff);
-        let Some(Some(file)) = self.files.get(number) else {
-            return Err(BlockError::corrupt(&self.path(number), offset, "a chunk is here, and the file is missing"));
-        };
-        if offset < HEADER_LEN {
-            return Err(BlockError::corrupt(&self.path(number), offset, "a chunk cannot begin in the header"));
-        }
-        let bytes = file.get(offset as usize..).unwrap_or_default();
-        let (encoding, data) = split_chunk(bytes).map_err(|reason| self.damaged(number, offset, reason))?;
+        let (file, bytes) = self.place(reference)?;
+        let (encoding, data) = split_chunk(bytes).map_err(|reason| self.damaged(reference, reason))?;
         Ok((encoding, file.slice_ref(data)))
     }
 
+    /// Whether the file of a chunk is there and goes on as far as the chunk does.
+    pub(super) fn check_place(&self, reference: u64) -> Result<(), BlockError> {
+        let (_, bytes) = self.place(reference)?;
+        if chunk_len(bytes).is_none_or(|len| len > bytes.len() as u64) {
+            return Err(self.damaged(reference, format!("the file ends {} bytes into a chunk", bytes.len())));
+        }
+        Ok(())
+    }
+
+    /// A chunk's file, and its bytes from the chunk on.
+    #[inline]
+    fn place(&self, reference: u64) -> Result<(&Bytes, &[u8]), BlockError> {
+        let (number, offset) = ((reference >> 32) as usize, reference & 0xffff_ffff);
+        let Some(file) = self.files.get(number) else {
+            return Err(self.damaged(reference, "a chunk is here, and the file is missing"));
+        };
+        if offset < HEADER_LEN {
+            return Err(self.damaged(reference, "a chunk cannot begin in the header"));
+        }
+        Ok((file, file.get(offset as usize..).unwrap_or_default()))
+    }
+
     #[cold]
-    fn damaged(&self, number: usize, offset: u64, reason: impl ToString) -> BlockError {
-        BlockError::corrupt(&self.path(number), offset, reason)
+    fn damaged(&self, reference: u64, reason: impl ToString) -> BlockError {
+        BlockError::corrupt(&self.path((reference >> 32) as usize), reference & 0xffff_ffff, reason)
     }
 
     pub(super) fn path(&self, number: usize) -> PathBuf {
@@ -116,7 +138,6 @@ pub(crate) fn split_chunk(bytes: &[u8]) -> Result<(u8, &[u8]), String> {
 }
 
 /// Bytes that the chunk takes which `bytes` begin with, its length and sum included; none if they do not tell.
-#[cfg(feature = "bucket")]
 pub(crate) fn chunk_len(bytes: &[u8]) -> Option<u64> {
     let mut reader = Reader::new(bytes);
     let len = reader.uvarint().ok()?;
@@ -257,7 +278,7 @@ mod tests {
             let (byte, bytes) = segments.chunk(reference).unwrap();
             assert_eq!((byte, bytes.as_ref()), (encoding, data.as_slice()));
         }
-        for file in segments.files.iter().flatten() {
+        for file in &segments.files {
             assert!(file.len() > HEADER_LEN as usize, "no segment is empty");
             assert!(file.len() <= 110, "only a chunk that is too long by itself exceeds the limit");
         }

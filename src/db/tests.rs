@@ -166,6 +166,26 @@ fn a_block_that_cannot_be_read_is_set_aside_and_the_rest_is_served() {
 }
 
 #[test]
+fn a_block_whose_chunks_are_not_all_there_is_set_aside_before_a_query_meets_it() {
+    let (env, _machine) = machine();
+    let db = open(&env);
+    fill(&db, 0..8);
+    db.maintain().unwrap();
+    let ids: Vec<_> = db.status().blocks.iter().map(|block| block.meta.ulid.to_string()).collect();
+    db.close().unwrap();
+    let chunks = |n: usize| dir().join(&ids[n]).join("chunks/000001");
+    env.fs.remove_file(&chunks(0)).unwrap();
+    // As a copy that was broken off leaves it.
+    let bytes = env.fs.read(&chunks(1)).unwrap();
+    env.fs.remove_file(&chunks(1)).unwrap();
+    env.fs.create(&chunks(1)).unwrap().append(&bytes[..bytes.len() - 1]).unwrap();
+    let db = open(&env);
+    let reasons: Vec<_> = db.status().quarantined.into_iter().map(|block| block.reason).collect();
+    assert!(reasons.len() == 2 && reasons.iter().all(|reason| reason.contains("chunks/000001")), "{reasons:?}");
+    assert_eq!(content(&db.source()), expected(4..8));
+}
+
+#[test]
 fn the_owner_removes_what_was_left_unfinished_and_a_reader_does_not() {
     let (env, machine) = machine();
     let db = open(&env);

@@ -122,6 +122,14 @@ impl Index {
         usize::try_from(offset).ok().and_then(|offset| self.bytes.get(offset..)).unwrap_or_default()
     }
 
+    /// The series whose record stands last, if there is one and the list of all says so; the list is not read for it, and
+    /// its sum not checked.
+    pub(crate) fn last_series(&self) -> Option<SeriesId> {
+        let entry = self.header.table.find("", "").ok()??;
+        let ids = self.header.split_list(entry.offset, self.from(entry.offset), false).ok()?;
+        ids.last_chunk().map(|id| SeriesId(u32::from_be_bytes(*id)))
+    }
+
     /// The content of a series record.
     #[inline]
     fn record(&self, id: SeriesId) -> Result<&[u8], IndexError> {
