@@ -269,6 +269,33 @@ fn a_checkpoint_stands_for_what_is_still_wanted_of_the_segments_before_it() {
 }
 
 #[test]
+fn a_checkpoint_stands_for_what_can_be_read_where_a_segment_is_missing_or_a_record_says_nothing() {
+    let dir = fresh_dir("holey-checkpoint");
+    let env = Env::real();
+    let log = Log::open(&env, &dir, options()).unwrap();
+    for i in 0..4 {
+        log.commit(&[&samples(i, 100, 10)]).unwrap();
+        log.next_segment().unwrap();
+    }
+    let mut torn = samples(9, 100, 10);
+    torn.truncate(torn.len() - 1);
+    log.commit(&[&torn, &samples(4, 100, 10)]).unwrap();
+    log.next_segment().unwrap();
+    env.fs.remove_file(&dir.join("00000001")).unwrap();
+    write_checkpoint(&env, &dir, 4, Compression::Snappy, 0, |_| true).unwrap();
+    log.truncate(5).unwrap();
+    drop(log);
+    let (records, damage) = read(&dir);
+    assert_eq!(damage, []);
+    let samples = |bytes: &Vec<u8>| match Record::decode(bytes).unwrap() {
+        Record::Samples(all) => (all[0].reference, all.len()),
+        other => panic!("{other:?}"),
+    };
+    let found: Vec<_> = records.iter().map(samples).collect();
+    assert_eq!(found, [(0, 10), (2, 10), (3, 10), (9, 9), (4, 10)]);
+}
+
+#[test]
 fn a_checkpoint_of_a_damaged_segment_is_refused_and_leaves_nothing() {
     let dir = fresh_dir("damaged-checkpoint");
     let env = Env::real();

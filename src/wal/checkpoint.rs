@@ -18,7 +18,7 @@ use crate::model::{LabelsBuilder, Metadata};
 use super::record::{
     self, RecordError, RecordType, RefExemplar, RefFloatHistogram, RefHistogram, RefMetadata, RefSample, RefTombstone,
 };
-use super::{Compression, Decompressor, Durability, Log, LogError, LogOptions, LogReader};
+use super::{Compression, Damage, DamageKind, Decompressor, Durability, Log, LogError, LogOptions, LogReader};
 
 const PREFIX: &str = "checkpoint.";
 pub(super) const TEMPORARY_SUFFIX: &str = ".tmp";
@@ -68,8 +68,9 @@ pub fn list_checkpoints(fs: &dyn Fs, dir: &Path) -> io::Result<Vec<u64>> {
 /// `keep` must give the same answer for a reference all the while.
 ///
 /// # Errors
-/// [`LogError::Io`]; [`LogError::Damaged`] if what it would stand for cannot be read whole. There is no new checkpoint
-/// then.
+/// [`LogError::Io`]; [`LogError::Damaged`] if bytes of what it would stand for have rotted since the log was opened, which
+/// the next opening mends. There is no new checkpoint then. What no opening can mend, segments that are missing and
+/// records that say nothing, is no error: there is nothing in them to stand for.
 pub fn write_checkpoint(
     env: &Env,
     dir: &Path,
@@ -95,7 +96,8 @@ pub fn write_checkpoint(
         bytes: Vec::new(),
         ends: Vec::new(),
     };
-    let written = writer.copy(&mut reader).and_then(|()| match reader.finish().into_iter().next() {
+    let can_be_mended = |damage: &Damage| matches!(damage.kind, DamageKind::Hole | DamageKind::TornEnd { .. });
+    let written = writer.copy(&mut reader).and_then(|()| match reader.finish().into_iter().find(can_be_mended) {
         Some(damage) => Err(LogError::Damaged(Box::new(damage))),
         None => writer.finish(),
     });
@@ -142,7 +144,6 @@ impl<K: Fn(u64) -> bool> Writer<K> {
         while let Some(at) = reader.next(&mut decompressor, &mut record)? {
             if let Err(error) = self.filter.put(&record, &mut self.bytes, &mut self.ends) {
                 reader.note_bad_record(at, error.to_string());
-                return Ok(());
             }
             if self.bytes.len() > BATCH {
                 self.flush()?;
@@ -191,26 +192,28 @@ struct Filter<K> {
 }
 
 impl<K: Fn(u64) -> bool> Filter<K> {
-    /// Appends what stays of `bytes` to `out`, and where each record that this makes ends to `ends`.
+    /// Appends what stays of `bytes` to `out`, and where each record that this makes ends to `ends`. Of a record that is
+    /// damaged that is what stands before the damage: replay takes so much of it too.
     fn put(&mut self, bytes: &[u8], out: &mut Vec<u8>, ends: &mut Vec<usize>) -> Result<(), RecordError> {
         // Replay knows no other type either.
         let Some(kind) = RecordType::of(bytes) else { return Ok(()) };
         let mint = self.mint;
-        match kind {
-            RecordType::Series => self.put_series(bytes, out)?,
+        let decoded = match kind {
+            RecordType::Series => self.put_series(bytes, out),
             RecordType::Samples | RecordType::SamplesSt => {
                 let mut samples: Vec<RefSample> = Vec::new();
-                record::decode_samples(bytes, &mut samples)?;
+                let decoded = record::decode_samples(bytes, &mut samples);
                 self.filter(&mut samples, |_, sample| sample.t >= mint);
                 match kind {
                     _ if samples.is_empty() => {}
                     RecordType::SamplesSt => record::encode_samples_st(samples, out),
                     _ => record::encode_samples(samples, out),
                 }
+                decoded
             }
             RecordType::Histograms | RecordType::CustomHistograms | RecordType::HistogramsSt => {
                 let mut all: Vec<RefHistogram> = Vec::new();
-                record::decode_histograms(bytes, &mut all)?;
+                let decoded = record::decode_histograms(bytes, &mut all);
                 self.filter(&mut all, |_, sample| sample.t >= mint);
                 if kind == RecordType::HistogramsSt && !all.is_empty() {
                     record::encode_histograms_st(all.iter().map(|h| (h.reference, h.t, h.st, &*h.histogram)), out);
@@ -219,10 +222,11 @@ impl<K: Fn(u64) -> bool> Filter<K> {
                     end_record(out, ends);
                     record::encode_custom_histograms(all.iter().map(|h| (h.reference, h.t, &*h.histogram)), out);
                 }
+                decoded
             }
             RecordType::FloatHistograms | RecordType::CustomFloatHistograms | RecordType::FloatHistogramsSt => {
                 let mut all: Vec<RefFloatHistogram> = Vec::new();
-                record::decode_float_histograms(bytes, &mut all)?;
+                let decoded = record::decode_float_histograms(bytes, &mut all);
                 self.filter(&mut all, |_, sample| sample.t >= mint);
                 if kind == RecordType::FloatHistogramsSt && !all.is_empty() {
                     let entries = all.iter().map(|h| (h.reference, h.t, h.st, &*h.histogram));
@@ -233,52 +237,56 @@ impl<K: Fn(u64) -> bool> Filter<K> {
                     end_record(out, ends);
                     record::encode_custom_float_histograms(entries(), out);
                 }
+                decoded
             }
             RecordType::Tombstones => {
                 let mut tombstones: Vec<RefTombstone> = Vec::new();
-                record::decode_tombstones(bytes, &mut tombstones)?;
+                let decoded = record::decode_tombstones(bytes, &mut tombstones);
                 self.filter(&mut tombstones, |keep, t| t.range.max >= mint && keep(t.reference));
                 if !tombstones.is_empty() {
                     record::encode_tombstones(tombstones, out);
                 }
+                decoded
             }
             RecordType::Exemplars => {
                 let mut all: Vec<RefExemplar> = Vec::new();
-                record::decode_exemplars(bytes, &mut all)?;
+                let decoded = record::decode_exemplars(bytes, &mut all);
                 self.filter(&mut all, |_, exemplar| exemplar.exemplar.t >= mint);
                 if !all.is_empty() {
                     record::encode_exemplars(all.iter().map(|e| (e.reference, &e.exemplar)), out);
                 }
+                decoded
             }
             RecordType::Metadata => {
                 let mut all: Vec<RefMetadata> = Vec::new();
-                record::decode_metadata(bytes, &mut all)?;
+                let decoded = record::decode_metadata(bytes, &mut all);
                 self.stats.read += all.len() as u64;
                 let kept = all.into_iter().filter(|entry| (self.keep)(entry.reference));
                 self.metadata.extend(kept.map(|RefMetadata { reference, metadata }| (reference, metadata)));
+                decoded
             }
             // They belong to the log of out-of-order samples, which has no checkpoints.
-            RecordType::MmapMarkers => {}
-        }
+            RecordType::MmapMarkers => Ok(()),
+        };
         end_record(out, ends);
-        Ok(())
+        decoded
     }
 
     fn put_series(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), RecordError> {
         let start = out.len();
         record::begin_series(out);
         let begun = out.len();
-        record::decode_series(bytes, |reference, labels: &mut LabelsBuilder| {
+        let decoded = record::decode_series(bytes, |reference, labels: &mut LabelsBuilder| {
             self.stats.read += 1;
             if (self.keep)(reference) {
                 self.stats.kept += 1;
                 record::put_series(reference, labels.build().iter(), out);
             }
-        })?;
+        });
         if out.len() == begun {
             out.truncate(start);
         }
-        Ok(())
+        decoded
     }
 
     fn filter<T>(&mut self, entries: &mut Vec<T>, wanted: impl Fn(&K, &T) -> bool) {

@@ -94,7 +94,7 @@ pub enum LogError {
         /// The log's directory.
         dir: PathBuf,
     },
-    /// What a checkpoint would stand for cannot be read whole.
+    /// Bytes that a checkpoint would stand for have rotted since the log was opened.
     #[error("no checkpoint: {0}")]
     Damaged(Box<super::Damage>),
     /// The options are wrong.
