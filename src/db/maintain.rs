@@ -16,7 +16,7 @@ use super::{Inner, WAL_DIR};
 use crate::block::Ulid;
 use crate::budget::Budget;
 use crate::compact::write_block;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fs::{Clock, Task};
 use crate::model::TimeRange;
 use crate::wal::Durability;
@@ -61,7 +61,8 @@ impl Inner {
         // What comes after this moment is not flushed.
         let until = self.head.max_time();
         let result = self.round(&mut state, &mut done, |inner| {
-            let min = inner.head.min_time()?;
+            // An empty head has nothing to cut, and cutting it would refuse the next sample.
+            let min = inner.head.min_time().filter(|_| inner.head.counts().chunks > 0)?;
             let max = until?.min(inner.range_end(min) - 1);
             (min <= max).then_some(TimeRange::new(min, max))
         });
@@ -79,24 +80,33 @@ impl Inner {
         done: &mut Maintenance,
         next: impl Fn(&Self) -> Option<TimeRange>,
     ) -> Result<()> {
-        if let Some(log) = self.head.log() {
-            log.sync_if_due()?;
-        }
-        while let Some(range) = next(self).filter(|_| !self.is_closed()) {
-            done.written.extend(self.cut(state, range)?);
-        }
+        let synced = self.head.log().map_or(Ok(()), |log| log.sync_if_due().map_err(Error::from));
+        let cut = self.cut_all(state, done, next);
         if self.is_closed() {
-            return Ok(());
+            return synced.and(cut);
         }
-        if let Some(t) = state.shorten_to {
-            self.head.truncate_log(t)?;
+        // One that fails keeps none of the others from being done: on a full disk, what makes room is the last of them.
+        let shortened = state.shorten_to.map_or(Ok(()), |t| self.head.truncate_log(t));
+        if shortened.is_ok() {
             state.shorten_to = None;
         }
         if state.collect {
             state.collect = self.head.collect().series_marked > 0;
         }
         let other_bytes = dir_bytes(&self.env, &self.dir.join(WAL_DIR));
-        done.dropped.extend(self.blocks.reload(self.options.retention, other_bytes)?);
+        let reloaded = self.blocks.reload(self.options.retention, other_bytes);
+        synced.and(cut).and(shortened).and(reloaded.map(|dropped| done.dropped.extend(dropped)))
+    }
+
+    fn cut_all(
+        &self,
+        state: &mut State,
+        done: &mut Maintenance,
+        next: impl Fn(&Self) -> Option<TimeRange>,
+    ) -> Result<()> {
+        while let Some(range) = next(self).filter(|_| !self.is_closed()) {
+            done.written.extend(self.cut(state, range)?);
+        }
         Ok(())
     }
 

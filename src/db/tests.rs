@@ -140,6 +140,12 @@ fn flushing_leaves_nothing_in_the_head() {
     assert_eq!(content(&db.source()), expected(0..3));
     fill(&db, 3..4);
     assert_eq!(db.flush().unwrap().written.len(), 1);
+    // Again, it does nothing, and the next sample is taken.
+    assert_eq!(db.flush().unwrap().written.len(), 0);
+    assert_eq!(db.flush().unwrap().written.len(), 0);
+    let mut appender = db.appender();
+    appender.append(None, &series(0), START + 4 * HOUR - 59_999, 1.0).unwrap();
+    appender.rollback();
     db.close().unwrap();
     assert_eq!(content(&open(&env).source()), expected(0..4));
 }
@@ -310,6 +316,23 @@ fn maintenance_that_fails_is_told_and_done_the_next_time() {
     assert_eq!(content(&db.source()), expected(0..8));
     fill(&db, 8..9);
     assert_eq!(content(&db.source()), expected(0..9));
+}
+
+#[test]
+fn a_full_disk_keeps_no_block_from_expiring() {
+    let (env, machine) = machine();
+    let gate = Arc::new(Gate::default());
+    let retention = Retention { time: Some(4 * HOUR), bytes: None };
+    let options = Options { retention, block_guard: Some(gate.clone()), ..options() };
+    let db = Db::open_with(&env, dir(), options).unwrap();
+    fill(&db, 0..10);
+    db.maintain().unwrap();
+    fill(&db, 10..12);
+    assert_eq!(blocks(&db), [(0, 2), (2, 4), (4, 6), (6, 8)]);
+    gate.0.store(true, Ordering::Relaxed);
+    machine.set_capacity(Some(machine.used()));
+    assert_eq!(db.maintain().unwrap_err().kind(), ErrorKind::Full);
+    assert_eq!(blocks(&db), [(4, 6), (6, 8)]);
 }
 
 #[test]
