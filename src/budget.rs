@@ -72,13 +72,20 @@ impl Budget {
     pub fn take_samples(&self, count: u64) -> Result<()> {
         let now = self.account.samples.fetch_add(count, Ordering::Relaxed) + count;
         self.account.peak_samples.fetch_max(now, Ordering::Relaxed);
-        if self.account.limits.samples.is_some_and(|limit| now > limit) {
-            return Err(Error::new(
-                ErrorKind::LimitExceeded,
-                "query processing would load too many samples into memory in query execution",
-            ));
-        }
+        self.could_hold_samples(now)?;
         self.check()
+    }
+
+    /// Whether `count` samples may be held at all; takes none. For what allocates before it knows what it will fill.
+    ///
+    /// # Errors
+    /// `LimitExceeded`, in Prometheus's words.
+    pub fn could_hold_samples(&self, count: u64) -> Result<()> {
+        if self.account.limits.samples.is_some_and(|limit| count > limit) {
+            let text = "query processing would load too many samples into memory in query execution";
+            return Err(Error::new(ErrorKind::LimitExceeded, text));
+        }
+        Ok(())
     }
 
     /// Gives `count` samples back.

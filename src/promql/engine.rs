@@ -239,6 +239,7 @@ fn subquery_samples(cx: &Context<'_>, subquery: &Subquery, grid: Grid) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::BudgetLimits;
     use crate::error::ErrorKind;
     use crate::model::{Matcher, TimeRange};
     use crate::query::{SelectRequest, SeriesSet};
@@ -280,6 +281,25 @@ mod tests {
             error.to_string(),
             "invalid expression type \"range vector\" for range query, must be Scalar or instant Vector"
         );
+    }
+
+    #[test]
+    fn a_query_of_more_steps_than_samples_may_be_held_is_refused_before_memory_is_taken() {
+        let limits = BudgetLimits { samples: Some(1000), ..BudgetLimits::default() };
+        let clock = crate::fs::Env::real().clock;
+        let engine = Engine::default();
+        for query in
+            ["sum_over_time(vector(1)[1h:1s])", "vector(1)[1h:1s]", "max_over_time(sum_over_time(up[2s:1s])[1h:1s])"]
+        {
+            let error = engine.instant(&Nothing, query, 0, &Budget::new(limits, &clock)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{query}: {error}");
+        }
+        let error = engine.range(&Nothing, "vector(1)", 0, 2000, 1, &Budget::new(limits, &clock)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::LimitExceeded);
+        assert!(engine.range(&Nothing, "vector(1)", 0, 900, 1, &Budget::new(limits, &clock)).is_ok());
+        // Nobody has so much, limit or not.
+        let far = engine.instant(&Nothing, "sum_over_time(vector(1)[290y:1ms])", 0, &Budget::unlimited());
+        assert_eq!(far.unwrap_err().kind(), ErrorKind::LimitExceeded);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::range::around;
 use super::{BoxOperator, Column, Context, Operator, SeriesInfo, edges, invalid, without_names};
 use crate::budget::Budget;
 use crate::codec::FixedMap;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Matcher, TimeRange, is_stale};
 use crate::promql::EngineOptions;
 use crate::promql::ast::{Edges, Expr, MatrixSelector, Subquery, VectorSelector};
@@ -54,6 +54,9 @@ pub(crate) struct Selection {
     pub(crate) series: Vec<Series>,
 }
 
+/// Steps that anything may be evaluated at, whatever the budget.
+const MOST_STEPS: u64 = 1 << 28;
+
 /// One select that a query needs.
 struct Plan<'q> {
     matchers: &'q [Matcher],
@@ -66,6 +69,8 @@ struct Plan<'q> {
 pub(crate) struct Plans<'q> {
     plans: Vec<Plan<'q>>,
     by_text: FixedMap<String, usize>,
+    /// The most steps that anything is evaluated at: the query itself, or a subquery.
+    longest: usize,
     pub(crate) slots: FixedMap<usize, usize>,
 }
 
@@ -77,6 +82,7 @@ impl<'q> Plans<'q> {
     }
 
     fn walk(&mut self, options: &EngineOptions, expr: &'q Expr, grid: Grid, hints: SelectHints<'q>) {
+        self.longest = self.longest.max(grid.steps());
         if grid.steps() == 0 {
             // Nothing is evaluated, but the selectors are there and have no series.
             expr.for_each_selector(&mut |selector| self.select(selector, TimeRange::new(0, -1), hints));
@@ -153,6 +159,14 @@ impl<'q> Plans<'q> {
     /// # Errors
     /// The source's; the budget's.
     pub(crate) fn run(&self, source: &dyn Source, budget: &Budget) -> Result<(Vec<Selection>, Vec<String>)> {
+        // A series' results have a place a step, taken before anybody knows how many are filled: a subquery of a few
+        // bytes can ask for more than any machine has.
+        let longest = self.longest as u64;
+        budget.could_hold_samples(longest)?;
+        if longest > MOST_STEPS {
+            let text = format!("{longest} steps are more than the {MOST_STEPS} that can be evaluated");
+            return Err(Error::new(ErrorKind::LimitExceeded, text));
+        }
         let mut sets = Vec::new();
         for plan in &self.plans {
             let request = SelectRequest { range: plan.range, matchers: plan.matchers, budget, hints: plan.hints };
