@@ -19,6 +19,8 @@ use crate::model::{Labels, Matcher};
 const LIST_GUESS: u64 = 4 << 10;
 /// The largest series record that is expected where `meta.json` does not tell: Thanos's number.
 const SERIES_MAX: u64 = 64 << 10;
+/// A record that says it is longer than this is not believed: it would have tens of millions of chunks.
+const SERIES_LONGEST: u64 = 64 << 20;
 /// The least that is read for a series record.
 const SERIES_MIN: u64 = 512;
 
@@ -125,7 +127,9 @@ impl BucketBlock {
             }
         }
         let fetched = header::fetch(&self.shared.bucket, &self.key(INDEX_FILE), size).await?;
-        self.shared.cache.put(self.file(Part::Index), size, fetched.end.0, &fetched.end.1);
+        // Lists, and of a small index everything, come with the table and need not be asked for again.
+        let (start, end) = &fetched.end;
+        self.shared.cache.put(self.file(Part::Index), size, *start, end, fetched.table);
         let header = fetched.open(&name)?;
         if let Some(path) = &path {
             match header::keep(fs, path, &fetched.to_file()) {
@@ -208,14 +212,17 @@ impl BucketBlock {
         places: &[ListPlace],
         charge: &mut Charge,
     ) -> Result<FixedMap<u64, Postings>> {
-        let range = |place: &ListPlace| place.offset..place.end.unwrap_or(place.offset + LIST_GUESS);
+        let range =
+            |place: &ListPlace| place.offset..place.end.unwrap_or_else(|| place.offset.saturating_add(LIST_GUESS));
         let mut pages = self.read_index(places.iter().map(range)).await?;
         let longer: Vec<_> = places
             .iter()
+            // Where the table tells the end, no list goes beyond it.
+            .filter(|place| place.end.is_none())
             .filter_map(|place| {
                 let bytes = pages.slice(range(place));
                 let len = IndexHeader::list_len(&bytes).filter(|len| *len > bytes.len() as u64)?;
-                Some(place.offset..place.offset + len)
+                Some(place.offset..place.offset.checked_add(len)?)
             })
             .collect();
         if !longer.is_empty() {
@@ -224,7 +231,8 @@ impl BucketBlock {
         charge.add(pages.bytes())?;
         let mut lists = FixedMap::default();
         for place in places {
-            let len = IndexHeader::list_len(&pages.slice(place.offset..place.offset + 4)).unwrap_or(0);
+            let len = pages.slice(place.offset..place.offset.saturating_add(4));
+            let len = IndexHeader::list_len(&len).unwrap_or(0);
             let bytes = pages.slice(place.offset..place.offset.saturating_add(len));
             lists.insert(place.offset, header.read_list(place.offset, &bytes)?);
         }
@@ -253,8 +261,8 @@ impl BucketBlock {
             .iter()
             .filter_map(|id| {
                 let start = header.series_offset(SeriesId(*id));
-                let len = IndexHeader::series_len(&pages.slice(start..start + 16))?;
-                let end = start.checked_add(len).filter(|end| *end <= section.end)?;
+                let len = IndexHeader::series_len(&pages.slice(start..start.saturating_add(16)))?;
+                let end = start.checked_add(len).filter(|end| *end <= section.end && len <= SERIES_LONGEST)?;
                 (len > pages.available(start, len)).then_some(start..end)
             })
             .collect();

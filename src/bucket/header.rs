@@ -38,7 +38,7 @@ const TAIL_MAX: u64 = 4 << 20;
 pub(super) struct FetchedHeader {
     version: Version,
     /// Where the postings offset table begins in the index.
-    table: u64,
+    pub(super) table: u64,
     /// From the symbol table to the series.
     symbols: Bytes,
     /// From the postings offset table to the end.
@@ -111,7 +111,7 @@ impl FetchedHeader {
 
 /// Opens the content of a file that keeps a header; `file` is its own name, `name` what errors call the index, whose
 /// length is `size`.
-pub(super) fn open_file(file: &Path, bytes: &Bytes, name: &str, size: u64) -> Result<IndexHeader> {
+pub(crate) fn open_file(file: &Path, bytes: &Bytes, name: &str, size: u64) -> Result<IndexHeader> {
     let damaged = |offset: usize, reason: &dyn std::fmt::Display| BlockError::corrupt(file, offset as u64, reason);
     let mut head = Reader::new(bytes);
     let mut read_head = || Ok((head.be_u32()?, head.u8()?, head.u8()?, head.be_u64()?));

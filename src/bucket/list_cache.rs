@@ -53,6 +53,12 @@ pub(super) fn write(fs: &dyn Fs, dir: &Path, name: &str, entries: &BTreeMap<Ulid
     fs.rename(&temporary, &file)
 }
 
+/// The content of the file for what `bytes`, a content too, say of the bucket `name`.
+#[cfg(any(test, feature = "testkit"))]
+pub(crate) fn written_again(bytes: &[u8], name: &str) -> Result<Vec<u8>, String> {
+    decode(bytes, name, &mut FixedSet::default()).map(|entries| encode(name, &entries))
+}
+
 pub(super) fn encode(name: &str, entries: &BTreeMap<Ulid, Entry>) -> Vec<u8> {
     let mut out = MAGIC.to_vec();
     out.push(VERSION);

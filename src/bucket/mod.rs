@@ -25,6 +25,11 @@ mod task;
 mod upload;
 mod window;
 
+#[cfg(any(test, feature = "testkit"))]
+pub(crate) use header::open_file as open_header_file;
+#[cfg(any(test, feature = "testkit"))]
+pub(crate) use list_cache::written_again as list_written_again;
+
 pub use config::StoreConfig;
 pub use list::{BlockList, HiddenBlock, HiddenReason, ListOptions, PartialBlock, Refreshed};
 pub use listed::{BlockFile, ListedBlock, Marked};

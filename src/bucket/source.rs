@@ -4,7 +4,7 @@
 //! postings lists that the matchers need, then the series, each in one round of requests; then it begins to fetch the
 //! first window of chunks. So all blocks wait for the store at the same time, and the caller waits once a stage.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::block::{BucketBlock, Charge, Shared, passes};
 use super::list::BlockList;
@@ -279,7 +279,7 @@ fn windows(
     let mut windows: Vec<(usize, Arc<Window>)> = Vec::with_capacity(ends.len());
     for (number, end) in ends.iter().enumerate().rev() {
         let start = number.checked_sub(1).and_then(|before| ends.get(before)).copied().unwrap_or(0);
-        let next = windows.last().map(|(_, window)| Arc::clone(window));
+        let next = windows.last().map_or_else(Weak::new, |(_, window)| Arc::downgrade(window));
         let chunks = needed.get(start..*end).unwrap_or_default();
         windows.push((*end, Window::new(block, &wanted.budget, chunks, next)));
     }

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use futures_util::future::try_join_all;
 use parking_lot::Mutex;
@@ -25,6 +25,8 @@ use crate::query::ChunkLoader;
 
 /// The largest chunk that is expected where `meta.json` does not tell: Thanos's number.
 const CHUNK_MAX: u64 = 16_000;
+/// A chunk that says it is longer than this is not believed.
+const CHUNK_LONGEST: u64 = 16 << 20;
 /// Where the first chunk of a segment can begin.
 const SEGMENT_HEADER: u64 = 8;
 
@@ -53,7 +55,8 @@ pub(super) struct Window {
     budget: Budget,
     /// By segment, the bytes to read.
     ranges: Arc<BTreeMap<u32, Vec<Range<u64>>>>,
-    next: Option<Arc<Window>>,
+    /// Nobody but its own series keeps it.
+    next: Weak<Window>,
     state: Mutex<State>,
     count: usize,
     /// Chunks not asked for since the bytes came.
@@ -92,7 +95,7 @@ impl Window {
         block: &Arc<BucketBlock>,
         budget: &Budget,
         chunks: &[NeededChunk],
-        next: Option<Arc<Self>>,
+        next: Weak<Self>,
     ) -> Arc<Self> {
         let most = chunk_max(block);
         let mut ranges: BTreeMap<u32, Vec<Range<u64>>> = BTreeMap::new();
@@ -158,7 +161,7 @@ impl Window {
 
 impl ChunkLoader for Window {
     fn load(&self, meta: &ChunkMeta) -> Result<EncodedChunk> {
-        if let Some(next) = &self.next {
+        if let Some(next) = self.next.upgrade() {
             next.start();
         }
         let reference = meta.reference;
@@ -195,7 +198,7 @@ async fn fetch(block: &BucketBlock, ranges: &BTreeMap<u32, Vec<Range<u64>>>, mut
         let longer: Vec<_> = ranges
             .iter()
             .filter_map(|range| {
-                let len = chunk_len(&pages.slice(range.start..range.start + 10))?;
+                let len = chunk_len(&pages.slice(range.start..range.start + 10)).filter(|len| *len <= CHUNK_LONGEST)?;
                 (len > pages.available(range.start, len)).then(|| range.start..range.start.saturating_add(len))
             })
             .collect();

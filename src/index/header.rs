@@ -89,6 +89,7 @@ impl IndexHeader {
         tail: &Bytes,
         size: u64,
     ) -> Result<Self, IndexError> {
+        let sections = (symbols.len() as u64).min(toc.series - toc.symbols);
         let symbols = SymbolTable::open(&file, symbols, toc.symbols, version)?;
         let place = Place { file: &file, what: "postings offset table", offset: toc.postings_table };
         let table = size
@@ -96,7 +97,7 @@ impl IndexHeader {
             .and_then(|len| tail.len().checked_sub(usize::try_from(len).ok()?))
             .ok_or_else(|| place.corrupt("its first bytes are missing"))?;
         let table = OffsetTable::open(&file, &tail.slice(table..), toc.postings_table)?;
-        let sections = (toc.series - toc.symbols + (size - toc.postings_table)) as usize;
+        let sections = (sections + (size - toc.postings_table)) as usize;
         Ok(Self { file, version, toc, symbols, table, sections })
     }
 
@@ -202,7 +203,7 @@ impl IndexHeader {
             Some(next) => Some(next).filter(|next| *next > offset),
             None => Some(section).filter(|_| self.version != Version::V1),
         };
-        ListPlace { offset, end: end.map(|end| end.min(section)) }
+        ListPlace { offset, end: end.map(|end| end.min(section)).filter(|end| *end > offset) }
     }
 
     /// Bytes that the list takes which `bytes` begin with, its sum included; none if they do not tell.

@@ -12,7 +12,7 @@ use crate::index::{Index, IndexWriter, PostingsSource, SeriesId, postings_for_ma
 use crate::model::{Labels, MatchOp, Matcher};
 
 /// Overwrites four bytes with the sum of others, if all of them are there.
-fn mend(bytes: &mut [u8], from: usize, to: usize) {
+pub(super) fn mend(bytes: &mut [u8], from: usize, to: usize) {
     if let Some(sum) = bytes.get(from..to).map(crc32c)
         && let Some(place) = bytes.get_mut(to..to.saturating_add(4))
     {
@@ -20,7 +20,7 @@ fn mend(bytes: &mut [u8], from: usize, to: usize) {
     }
 }
 
-fn be_u32(bytes: &[u8], at: usize) -> Option<usize> {
+pub(super) fn be_u32(bytes: &[u8], at: usize) -> Option<usize> {
     Reader::new(bytes.get(at..)?).be_u32().ok().map(|value| value as usize)
 }
 

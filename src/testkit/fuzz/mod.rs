@@ -9,6 +9,8 @@
 mod block;
 #[cfg(feature = "bucket")]
 mod bucket;
+#[cfg(feature = "bucket")]
+mod bucket_cache;
 mod chunk;
 mod input;
 #[cfg(feature = "promql")]
@@ -20,6 +22,8 @@ mod wal;
 pub use block::{index, matcher, meta_json, segment, tombstones};
 #[cfg(feature = "bucket")]
 pub use bucket::{store_config, thanos_meta};
+#[cfg(feature = "bucket")]
+pub use bucket_cache::{bucket_list, index_header};
 pub use chunk::{
     chunk_float_histogram, chunk_histogram, chunk_histogram_round_trip, chunk_st, chunk_writer, chunk_xor,
     chunk_xor_round_trip, chunk_xor2, chunk_xor2_round_trip,
@@ -35,6 +39,8 @@ pub type Target = fn(&[u8]);
 
 /// All targets by name.
 pub const TARGETS: &[(&str, Target)] = &[
+    #[cfg(feature = "bucket")]
+    ("bucket_list", bucket_list),
     ("chunk_float_histogram", chunk_float_histogram),
     ("chunk_histogram", chunk_histogram),
     ("chunk_histogram_round_trip", chunk_histogram_round_trip),
@@ -45,6 +51,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("chunk_xor2_round_trip", chunk_xor2_round_trip),
     ("chunk_xor_round_trip", chunk_xor_round_trip),
     ("index", index),
+    #[cfg(feature = "bucket")]
+    ("index_header", index_header),
     ("matcher", matcher),
     ("meta_json", meta_json),
     #[cfg(feature = "promql")]
