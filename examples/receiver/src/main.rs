@@ -1,7 +1,11 @@
-//! `receiver`: takes metrics that others push, stores them in one directory, and answers PromQL over them.
+//! `receiver`: takes metrics that others push, stores them in one directory, ships blocks to a bucket, and answers PromQL
+//! over both.
 //!
 //! The library does the work; this file reads flags and wires. It listens at once and answers 503 until the log is read
-//! back. Asked to leave, it takes nothing new, finishes what is under way, and closes the directory.
+//! back; whether the bucket can be reached does not matter for that. Asked to leave, it takes nothing new, finishes what
+//! is under way, ships what it has if that is wanted, and closes the directory.
+
+mod ship;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,18 +13,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
-use narthex::db::{Db, Options, Retention};
+use narthex::bucket::{Catalog, ShipOptions, Shipper, UploadOptions};
+use narthex::db::{BlockGuard, Db, Options, Retention};
 use narthex::error::{Error, ErrorKind};
 use narthex::fs::Env;
 use narthex::wal::Compression;
 use serve::app::{About, App, Limits};
+use serve::combined::Combined;
 use serve::directory::Owned;
-use serve::flags::{self, LogFlags, QueryFlags};
+use serve::flags::{self, LogFlags, ObjstoreFlags, QueryFlags};
+use serve::objstore::Buckets;
 use serve::{logs, routes, server};
+use ship::Shipping;
+use tokio::runtime::Handle;
 
 #[cfg(not(target_env = "msvc"))]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Where lists and headers of the bucket's blocks are kept: in the data directory, where nobody else looks at it.
+const CACHE_DIR: &str = "objstore-cache";
 
 /// Takes metrics that others push (Prometheus remote write), stores them as Prometheus does, and answers PromQL.
 #[derive(Debug, Clone, Parser)]
@@ -59,6 +71,20 @@ struct Flags {
     /// How far ahead of this machine's clock a sample may be; 0: any time.
     #[arg(long = "storage.tsdb.future-bound", default_value = "10m", value_parser = flags::duration)]
     future_bound: Duration,
+    /// A label that tells this receiver's series from others', `cluster="eu"`; repeated. Blocks in a bucket need one.
+    #[arg(long = "label", value_name = "NAME=\"VALUE\"", value_parser = flags::label)]
+    labels: Vec<(String, String)>,
+    /// Whether blocks are shipped that were merged before they came here; else they stay for ever.
+    #[arg(long = "shipper.upload-compacted")]
+    upload_compacted: bool,
+    /// Whether to cut everything into blocks and ship them before leaving on SIGTERM.
+    #[arg(long = "shutdown.ship")]
+    shutdown_ship: bool,
+    /// How long that may take. What is not shipped by then lies in the data directory.
+    #[arg(long = "shutdown.ship-timeout", default_value = "5m", value_parser = flags::duration)]
+    shutdown_ship_timeout: Duration,
+    #[command(flatten)]
+    objstore: ObjstoreFlags,
     /// How many bytes of write requests may be in memory at a time.
     #[arg(long = "receive.bytes-in-flight", default_value = "512MB", value_parser = flags::size)]
     bytes_in_flight: u64,
@@ -76,7 +102,7 @@ enum WalCompression {
 }
 
 impl Flags {
-    fn options(&self) -> Options {
+    fn options(&self, block_guard: Option<Arc<dyn BlockGuard>>) -> Options {
         let compression = match self.wal_compression_type {
             _ if !self.wal_compression => Compression::None,
             WalCompression::None => Compression::None,
@@ -94,6 +120,9 @@ impl Flags {
             future_bound: unless_zero(self.future_bound),
             append_only: self.append_only,
             background: true,
+            block_guard,
+            // Short blocks are looked for more often.
+            maintenance_interval: (self.min_block_duration / 60).clamp(Duration::from_secs(1), Duration::from_secs(60)),
             ..Options::default()
         }
     }
@@ -120,10 +149,13 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed("starting the runtime", &error),
     };
-    match runtime.block_on(run(&flags, about)) {
+    let code = match runtime.block_on(run(&flags, about)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed("the receiver stops", &error),
-    }
+    };
+    // The process ends with whatever still waits for a bucket.
+    std::mem::forget(runtime);
+    code
 }
 
 fn failed(what: &str, error: &dyn std::error::Error) -> ExitCode {
@@ -136,16 +168,54 @@ fn retention(matches: &clap::ArgMatches) -> String {
     raw.map(|value| value.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
+/// How much longer than it may take shipping is waited for: it looks at the time between attempts.
+const OVERTIME: Duration = Duration::from_secs(10);
+
+/// Where blocks are shipped to and read again, and who ships them.
+type Shipped = (Arc<Buckets>, Arc<Shipper>);
+
+/// What the flags say of a bucket, opened: nothing is asked of it yet.
+fn bucket(env: &Env, flags: &Flags, runtime: &Handle) -> Result<Option<Shipped>, Error> {
+    let labels = flags::labels(&flags.labels).map_err(invalid)?;
+    let cache_dir = flags.objstore.data_dir.clone().unwrap_or_else(|| flags.path.join(CACHE_DIR));
+    let Some(buckets) = Buckets::open(env, &flags.objstore, Some(&cache_dir), runtime)? else { return Ok(None) };
+    if flags.objstore.config_file.len() > 1 {
+        return Err(invalid("--objstore.config-file: a receiver ships to one bucket"));
+    }
+    if labels.is_empty() {
+        let text = "a bucket needs --label: blocks of different receivers are told apart by it, for example \
+                    --label 'cluster=\"eu\"' --label 'replica=\"0\"'";
+        return Err(invalid(text));
+    }
+    let Some((bucket, list)) = buckets.first() else { return Ok(None) };
+    let options = ShipOptions { upload: UploadOptions::new(labels), compacted: flags.upload_compacted };
+    let catalog: Arc<dyn Catalog> = Arc::clone(list) as Arc<dyn Catalog>;
+    let shipper = Shipper::new(env, bucket, &flags.path, options, Some(catalog))?;
+    Ok(Some((buckets, Arc::new(shipper))))
+}
+
+fn invalid(text: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidInput, text.into())
+}
+
 async fn run(flags: &Flags, about: About) -> Result<(), Error> {
     let env = Env::real();
     let app = App::new(env.clone(), flags.limits(), about);
+    let labels = flags::labels(&flags.labels).map_err(invalid)?;
+    let (buckets, shipper) = bucket(&env, flags, &Handle::current())?.unzip();
     let leave = server::asked_to_leave()?;
     let listener = server::listen(&flags.listen_address).await?;
     let address = server::local_address(&listener).map(|address| address.to_string()).unwrap_or_default();
     tracing::info!(address, path = %flags.path.display(), version = env!("CARGO_PKG_VERSION"), "listening");
 
-    let (path, options, opener) = (flags.path.clone(), flags.options(), app.clone());
+    if let Some(buckets) = buckets.clone() {
+        buckets.keep_listed()?;
+        app.metrics().add(Box::new(move |out| buckets.collect(out)));
+    }
+    let (path, opener) = (flags.path.clone(), app.clone());
+    let options = flags.options(shipper.clone().map(|shipper| shipper as Arc<dyn BlockGuard>));
     let (stop, mut stopped) = tokio::sync::watch::channel(());
+    let queried = buckets.clone();
     // On a thread of its own: reading a long log back takes minutes.
     let opening = tokio::task::spawn_blocking(move || {
         let begin = env.clock.monotonic();
@@ -153,8 +223,17 @@ async fn run(flags: &Flags, about: About) -> Result<(), Error> {
         let db = Db::open_with(&env, &path, options)?;
         let taken = env.clock.monotonic().saturating_sub(begin);
         tracing::info!(series = db.head().series_count(), seconds = taken.as_secs_f64(), "ready");
-        opener.open(Arc::new(Owned::new(db.clone())));
-        Ok::<_, Error>((db, stop))
+        let shipping = match shipper.zip(queried.clone()) {
+            Some((shipper, buckets)) => {
+                let shipping = Shipping::start(&env, &db, shipper, buckets)?;
+                let counted = Arc::clone(&shipping);
+                opener.metrics().add(Box::new(move |out| counted.collect(out)));
+                Some(shipping)
+            }
+            None => None,
+        };
+        opener.open(Arc::new(Combined::new(Some(Arc::new(Owned::new(db.clone()))), labels, queried)));
+        Ok::<_, Error>((db, shipping, stop))
     });
     let leave = async move {
         tokio::select! {
@@ -162,12 +241,38 @@ async fn run(flags: &Flags, about: About) -> Result<(), Error> {
             // The directory cannot be opened: there is nothing to stay for.
             _ = stopped.changed() => {}
         }
+        if let Err(error) = server::leave_at_once_if_asked_again() {
+            tracing::warn!(%error, "asked again, it will not leave sooner");
+        }
     };
     server::serve(listener, routes::router(app.clone(), true), leave).await?;
     let _ = app.close();
-    let (db, _stop) = opening.await.map_err(|error| Error::new(ErrorKind::Io, error))??;
-    let closed = tokio::task::spawn_blocking(move || db.close()).await;
-    closed.map_err(|error| Error::new(ErrorKind::Io, error))??;
+    let (db, shipping, _stop) = blocking(opening).await??;
+    let ship_for = flags.shutdown_ship.then_some(flags.shutdown_ship_timeout);
+    let farewell = tokio::task::spawn_blocking(move || {
+        let shipped = shipping.map_or(Ok(()), |shipping| shipping.leave(&db, ship_for));
+        if let Some(buckets) = buckets {
+            buckets.leave();
+        }
+        db.close().and(shipped)
+    });
+    let farewell = blocking(farewell);
+    match ship_for {
+        None => farewell.await??,
+        // Whatever it hangs at.
+        Some(limit) => match tokio::time::timeout(limit + OVERTIME, farewell).await {
+            Ok(done) => done??,
+            Err(_) => {
+                tracing::error!("what is not shipped by now lies in the data directory");
+                std::process::exit(1);
+            }
+        },
+    }
     tracing::info!("closed");
     Ok(())
+}
+
+/// Waits for work on a thread for blocking work.
+async fn blocking<T>(task: tokio::task::JoinHandle<T>) -> Result<T, Error> {
+    task.await.map_err(|error| Error::new(ErrorKind::Io, error))
 }

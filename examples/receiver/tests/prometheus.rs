@@ -2,49 +2,25 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
-#[expect(dead_code, reason = "killed.rs uses the rest")]
+#[path = "common/answers.rs"]
+mod answers;
+#[expect(dead_code, reason = "other tests use the rest")]
 mod common;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use answers::{QUERIES, compare, copy};
 use common::{Program, Scratch, api, free_port};
 use serde_json::Value;
 
 const STEP: &str = "5";
 
-/// One of each kind that a dashboard is made of.
-const QUERIES: [&str; 10] = [
-    "rate(prometheus_http_requests_total[15s])",
-    "sum by (mode) (rate(node_cpu_seconds_total[20s]))",
-    "avg_over_time(node_memory_MemAvailable_bytes[20s])",
-    "histogram_quantile(0.9, sum by (le, handler) (rate(prometheus_http_request_duration_seconds_bucket[30s])))",
-    "topk(3, node_filesystem_size_bytes + node_filesystem_files)",
-    "rate(node_cpu_seconds_total[20s]) * on (instance) group_left (nodename, release) node_uname_info",
-    "{__name__=~\"node_memory_.+_bytes\", job!~\"prom.*\"}",
-    "increase(prometheus_tsdb_head_samples_appended_total[15s] offset 10s)",
-    "max_over_time(deriv(process_resident_memory_bytes[10s])[30s:5s])",
-    "count by (job, __name__) ({job=~\".+\"})",
-];
-
 fn find(name: &str) -> Option<PathBuf> {
     let path = PathBuf::from("/usr/bin").join(name);
     path.exists().then_some(path)
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 fn now() -> f64 {
@@ -66,36 +42,6 @@ fn everything(port: u16, start: f64, end: f64) -> BTreeMap<String, Vec<String>> 
     }
     all.retain(|_, points: &mut Vec<String>| !points.is_empty());
     all
-}
-
-/// The series of a matrix by their labels.
-fn matrix(data: &Value) -> BTreeMap<String, &Vec<Value>> {
-    let result = data["result"].as_array().unwrap().iter();
-    result.map(|series| (series["metric"].to_string(), series["values"].as_array().unwrap())).collect()
-}
-
-fn equal(a: &str, b: &str) -> bool {
-    let (a, b): (f64, f64) = (a.parse().unwrap(), b.parse().unwrap());
-    a == b || a.is_nan() && b.is_nan() || (a - b).abs() <= 1e-12 * a.abs().max(b.abs())
-}
-
-fn compare(query: &str, ours: &Value, theirs: &Value) -> usize {
-    let (ours, theirs) = (matrix(ours), matrix(theirs));
-    let names = |matrix: &BTreeMap<String, &Vec<Value>>| matrix.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names(&ours), names(&theirs), "series of {query}");
-    assert!(!ours.is_empty(), "nothing is found for {query}");
-    let mut points = 0;
-    for (labels, values) in ours {
-        let others = theirs[&labels];
-        let times = |values: &Vec<Value>| values.iter().map(|point| point[0].to_string()).collect::<Vec<_>>();
-        assert_eq!(times(values), times(others), "times of {query} for {labels}");
-        for (a, b) in values.iter().zip(others) {
-            let (x, y) = (a[1].as_str().unwrap(), b[1].as_str().unwrap());
-            assert!(equal(x, y), "{query} for {labels} at {}: {x}, Prometheus says {y}", a[0]);
-            points += 1;
-        }
-    }
-    points
 }
 
 #[test]

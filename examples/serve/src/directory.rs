@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use narthex::db::{Db, ReadOnlyDb, Status};
+use narthex::db::{Db, DbSource, ReadOnlyDb, Status};
 use narthex::error::{Error, ErrorKind, Result};
 use narthex::fs::Env;
 use narthex::head::{Appender, Head};
@@ -14,6 +14,15 @@ use narthex::wire::remote_write::{HistogramValue, Series, WriteRequest};
 use parking_lot::Mutex;
 
 use crate::storage::{BlocksStatus, Gauges, Place, Storage, StorageStatus, Written};
+
+/// A storage whose samples lie in a data directory.
+pub trait Directory: Storage {
+    /// A view of this moment, which says which blocks it has.
+    ///
+    /// # Errors
+    /// The storage's own.
+    fn view(&self) -> Result<DbSource>;
+}
 
 /// A directory that this program owns.
 #[derive(Debug, Clone)]
@@ -29,9 +38,15 @@ impl Owned {
     }
 }
 
+impl Directory for Owned {
+    fn view(&self) -> Result<DbSource> {
+        Ok(self.db.source())
+    }
+}
+
 impl Storage for Owned {
     fn source(&self) -> Result<Box<dyn Source>> {
-        Ok(Box::new(self.db.source()))
+        Ok(Box::new(self.view()?))
     }
 
     fn write(&self, request: &WriteRequest) -> Result<Written> {
@@ -182,9 +197,15 @@ impl Beside {
     }
 }
 
+impl Directory for Beside {
+    fn view(&self) -> Result<DbSource> {
+        Ok(self.now()?.source())
+    }
+}
+
 impl Storage for Beside {
     fn source(&self) -> Result<Box<dyn Source>> {
-        Ok(Box::new(self.now()?.source()))
+        Ok(Box::new(self.view()?))
     }
 
     fn write(&self, _: &WriteRequest) -> Result<Written> {

@@ -1,7 +1,9 @@
 //! Flags under Prometheus's names, and how their values are written.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use narthex::model::{Labels, LabelsBuilder, MatchOp};
 use narthex::promql::parse_duration;
 
 use crate::app::Limits;
@@ -36,6 +38,59 @@ pub fn size(text: &str) -> Result<u64, String> {
     };
     number.checked_mul(1 << (10 * power)).ok_or_else(|| format!("size out of range: {text:?}"))
 }
+
+/// A label as Thanos's `--label` has it: `cluster="eu"`.
+///
+/// # Errors
+/// If it is none.
+pub fn label(text: &str) -> Result<(String, String), String> {
+    let wrong = || format!("not a label: {text}; it looks like cluster=\"eu\", the quotes included");
+    let matchers = narthex::promql::parse_selector(&format!("{{{text}}}")).map_err(|_| wrong())?;
+    match matchers.as_slice() {
+        [one] if one.op() == MatchOp::Equal && !one.value().is_empty() => {
+            Ok((one.name().to_owned(), one.value().to_owned()))
+        }
+        _ => Err(wrong()),
+    }
+}
+
+/// The labels of repeated `--label`.
+///
+/// # Errors
+/// If a name is given twice.
+pub fn labels(pairs: &[(String, String)]) -> Result<Labels, String> {
+    let mut builder = LabelsBuilder::new();
+    for (name, value) in pairs {
+        builder.push(name, value);
+    }
+    match builder.duplicate_name() {
+        Some(name) => Err(format!("--label: {name} is given twice")),
+        None => Ok(builder.build()),
+    }
+}
+
+/// `--objstore.*` and what belongs to it.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ObjstoreFlags {
+    /// A file that says where a bucket is: Thanos's YAML.
+    #[arg(long = "objstore.config-file", value_name = "FILE")]
+    pub config_file: Vec<PathBuf>,
+    /// The YAML itself.
+    #[arg(long = "objstore.config", value_name = "YAML", conflicts_with = "config_file")]
+    pub config: Option<String>,
+    /// Where lists and headers of blocks in buckets are kept for the next start. They can be deleted at any time.
+    #[arg(long = "data-dir", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// How often a bucket is listed.
+    #[arg(long = "sync-block-duration", default_value = "3m", value_parser = duration)]
+    pub sync_block_duration: Duration,
+    /// How many bytes of what was read from buckets are kept in memory.
+    #[arg(long = "index-cache-size", default_value = "250MB", value_parser = size)]
+    pub index_cache_size: u64,
+}
+
+/// Flags whose value nobody is shown: it may hold a password.
+const SECRET: [&str; 1] = ["objstore.config"];
 
 /// `--query.*`.
 #[derive(Debug, Clone, clap::Args)]
@@ -88,7 +143,10 @@ pub fn shown(command: &clap::Command, matches: &clap::ArgMatches) -> Vec<(String
         .filter_map(|argument| {
             let values = matches.get_raw(argument.get_id().as_str());
             let values: Vec<_> = values.into_iter().flatten().map(|value| value.to_string_lossy()).collect();
-            Some((argument.get_long()?.to_owned(), values.join(",")))
+            let name = argument.get_long()?;
+            let value =
+                if SECRET.contains(&name) && !values.is_empty() { "<secret>".to_owned() } else { values.join(",") };
+            Some((name.to_owned(), value))
         })
         .collect();
     flags.sort();
@@ -107,6 +165,28 @@ mod tests {
         assert!(size("1000").is_err());
         assert!(size("16EB").is_err());
         assert!(size("MB").is_err());
+    }
+
+    #[test]
+    fn labels_are_quoted_as_thanos_wants_them() {
+        assert_eq!(label(r#"cluster="eu""#), Ok(("cluster".to_owned(), "eu".to_owned())));
+        assert_eq!(label(r#"replica="a\"b=c""#), Ok(("replica".to_owned(), "a\"b=c".to_owned())));
+        for wrong in ["cluster=eu", "cluster", r#"cluster!="eu""#, r#"cluster="""#, r#"a="1",b="2""#, ""] {
+            assert!(label(wrong).unwrap_err().contains("cluster=\"eu\""), "{wrong}");
+        }
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(labels(&[pair("b", "2"), pair("a", "1")]), Ok(Labels::from_pairs([("a", "1"), ("b", "2")])));
+        assert!(labels(&[pair("a", "2"), pair("a", "1")]).is_err());
+    }
+
+    #[test]
+    fn a_bucket_given_on_the_command_line_is_not_shown() {
+        use clap::{Args, Command};
+        let command = ObjstoreFlags::augment_args(Command::new("test"));
+        let matches = command.clone().get_matches_from(["test", "--objstore.config", "secret_key: hush"]);
+        let shown = shown(&command, &matches);
+        assert!(shown.contains(&("objstore.config".to_owned(), "<secret>".to_owned())), "{shown:?}");
+        assert!(!format!("{shown:?}").contains("hush"));
     }
 
     #[test]

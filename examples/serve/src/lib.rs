@@ -11,12 +11,14 @@
 
 pub mod api;
 pub mod app;
+pub mod combined;
 pub mod directory;
 pub mod flags;
 pub mod form;
 pub mod json;
 pub mod logs;
 pub mod metrics;
+pub mod objstore;
 pub mod ops;
 pub mod routes;
 pub mod server;

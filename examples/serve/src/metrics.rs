@@ -1,8 +1,9 @@
 //! The program's own metrics, under Prometheus's names where the meaning is the same, so that existing dashboards and
 //! alerts work.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
+use parking_lot::RwLock;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -34,9 +35,13 @@ pub struct OutcomeLabel {
 type Labelled<L> = Family<L, Counter>;
 type Timings = Family<HandlerLabel, Histogram, fn() -> Histogram>;
 
+/// Writes metrics that somebody else counts, as [`counter`], [`gauge`] and [`family`] do.
+pub type Collector = Box<dyn Fn(&mut String) + Send + Sync>;
+
 /// Counters that handlers raise.
 pub struct Metrics {
     registry: Registry,
+    collectors: RwLock<Vec<Collector>>,
     requests: Labelled<HandlerLabels>,
     durations: Timings,
     samples: Labelled<OutcomeLabel>,
@@ -71,7 +76,12 @@ impl Metrics {
             "The current number of queries being executed or waiting",
             queries.clone(),
         );
-        Self { registry, requests, durations, samples, queries }
+        Self { registry, collectors: RwLock::default(), requests, durations, samples, queries }
+    }
+
+    /// Shows what `collector` writes, too.
+    pub fn add(&self, collector: Collector) {
+        self.collectors.write().push(collector);
     }
 
     /// Counts an answered request.
@@ -147,6 +157,9 @@ impl Metrics {
                 storage.block_bytes as f64,
             );
         }
+        for collect in self.collectors.read().iter() {
+            collect(&mut out);
+        }
         process(&mut out);
         // The registry ends its text; what is written here stands before that end.
         let mut out = out.replace("# EOF\n", "");
@@ -163,12 +176,48 @@ impl Drop for Running {
     }
 }
 
-fn gauge(out: &mut String, name: &str, help: &str, value: f64) {
+/// Writes a gauge.
+pub fn gauge(out: &mut String, name: &str, help: &str, value: f64) {
     let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
 }
 
-fn counter(out: &mut String, name: &str, help: &str, value: f64) {
+/// Writes a counter; `name` without the `_total` that it is shown with.
+pub fn counter(out: &mut String, name: &str, help: &str, value: f64) {
     let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} counter\n{name}_total {value}");
+}
+
+/// Writes a counter, `name` without its `_total`, or a gauge for each of `rows`: labels and value.
+pub fn family<V: Display>(
+    out: &mut String,
+    kind: Kind,
+    name: &str,
+    help: &str,
+    rows: impl IntoIterator<Item = (Vec<(&'static str, String)>, V)>,
+) {
+    let (kind, suffix) = match kind {
+        Kind::Counter => ("counter", "_total"),
+        Kind::Gauge => ("gauge", ""),
+    };
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    for (labels, value) in rows {
+        let labels: Vec<String> =
+            labels.into_iter().map(|(name, value)| format!("{name}={}", quoted(&value))).collect();
+        let _ = writeln!(out, "{name}{suffix}{{{}}} {value}", labels.join(","));
+    }
+}
+
+/// What kind of metric a [`family`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It only rises.
+    Counter,
+    /// It rises and falls.
+    Gauge,
+}
+
+/// A label's value as the exposition formats quote it.
+fn quoted(value: &str) -> String {
+    format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
 }
 
 /// What the system says of this process: the names that every Prometheus client library uses.

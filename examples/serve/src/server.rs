@@ -70,6 +70,25 @@ pub fn asked_to_leave() -> io::Result<impl Future<Output = ()> + Send + 'static>
     })
 }
 
+/// Ends the process at once when it is asked to leave, from now on: for somebody who asked before and does not want to
+/// wait. What was acknowledged is in the log.
+///
+/// # Errors
+/// The operating system's, if signals cannot be caught.
+pub fn leave_at_once_if_asked_again() -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::warn!("asked again to leave: at once");
+        std::process::exit(1);
+    });
+    Ok(())
+}
+
 /// The address that a listener has: the port, where the flag left it to the system.
 #[must_use]
 pub fn local_address(listener: &TcpListener) -> Option<SocketAddr> {
