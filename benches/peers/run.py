@@ -173,21 +173,29 @@ def storage(arguments, scratch):
 
 
 def compaction(arguments, scratch):
-    """Three blocks of two hours merged into one."""
-    theirs, ours = scratch / "peer-blocks", scratch / "narthex-blocks"
+    """Three blocks of two hours merged into one: three times in turn, of which the middle ones count."""
+    dirs = {"peer": scratch / "peer-blocks", "ours": scratch / "narthex-blocks"}
     size = arguments.compact_series, 1440
-    both = {}
-    for step in ("ingest", "blocks", "compact"):
-        both["peer"] = named(lines(arguments.peer, "-do", step, "-series", size[0], "-samples", size[1], "-dir", theirs))
+    for step in ("ingest", "blocks"):
+        lines(arguments.peer, "-do", step, "-series", size[0], "-samples", size[1], "-dir", dirs["peer"])
     for step in ("append", "blocks"):
-        lines(arguments.narthex, "bench", step, "--series", size[0], "--samples", size[1], "--dir", ours)
-    both["ours"] = named(lines(arguments.narthex, "bench", "compact", "--dir", ours))
-    merged = {}
-    for side, directory in (("peer", theirs), ("ours", ours)):
-        row = both[side]["compact"]
-        merged[side] = {**row, "bytes": sum(bytes_below(directory / row["id"].strip("[]") / part) for part in ("chunks", "index"))}
+        lines(arguments.narthex, "bench", step, "--series", size[0], "--samples", size[1], "--dir", dirs["ours"])
+    commands = {
+        "peer": [arguments.peer, "-do", "compact", "-dir", dirs["peer"]],
+        "ours": [arguments.narthex, "bench", "compact", "--dir", dirs["ours"]],
+    }
+    # What making the blocks left to be written is not on the merge's account.
+    os.sync()
+    rows = defaultdict(list)
+    for _ in range(3):
+        for side, command in commands.items():
+            row = named(lines(*command))["compact"]
+            block = dirs[side] / row["id"].strip("[]")
+            rows[side].append({**row, "bytes": sum(bytes_below(block / part) for part in ("chunks", "index"))})
+            shutil.rmtree(block)
+    for directory in dirs.values():
         shutil.rmtree(directory)
-    return {"compact": merged}
+    return {"compact": {side: sorted(found, key=lambda row: row["cpu_s"])[1] for side, found in rows.items()}}
 
 
 def queries(arguments, scratch):
