@@ -193,6 +193,9 @@ impl ChunkLoader for Window {
 
 /// Reads all ranges: one round of requests, and another if a chunk is longer than expected.
 async fn fetch(block: &BucketBlock, ranges: &BTreeMap<u32, Vec<Range<u64>>>, mut charge: Charge) -> Result<Loaded> {
+    // Before anything is asked for: a query that may not hold it does not fetch it.
+    let planned = ranges.values().flatten().map(|range| range.end - range.start).sum();
+    charge.add(planned)?;
     let segments = ranges.iter().map(|(number, ranges)| async move {
         let mut pages = block.read_segment(*number, ranges.iter().cloned()).await?;
         let longer: Vec<_> = ranges
@@ -208,6 +211,6 @@ async fn fetch(block: &BucketBlock, ranges: &BTreeMap<u32, Vec<Range<u64>>>, mut
         Ok::<_, Error>((*number, pages))
     });
     let segments: BTreeMap<u32, Pages> = try_join_all(segments).await?.into_iter().collect();
-    charge.add(segments.values().map(Pages::bytes).sum())?;
+    charge.add(segments.values().map(Pages::bytes).sum::<u64>().saturating_sub(planned))?;
     Ok(Loaded { segments, _charge: charge })
 }

@@ -345,3 +345,16 @@ fn records_and_chunks_that_are_longer_than_expected_are_read_to_their_ends() {
     assert_same_answers(&env, &bucket, &local, 20);
     env.fs.remove_dir_all(&dir).unwrap();
 }
+
+#[test]
+#[ignore = "needs NARTHEX_SHARED, with golden/index-format-v1"]
+fn a_block_with_an_index_of_format_1_answers_as_from_a_disk() {
+    let (env, runtime) = (Env::real(), runtime());
+    let shared = std::env::var_os("NARTHEX_SHARED").expect("NARTHEX_SHARED names the directory with golden/");
+    let dir = scratch(&env, "format-1");
+    let bucket = memory(&runtime);
+    let block = copy(&env, std::path::Path::new(&shared).join("golden/index-format-v1").to_str().unwrap(), &dir);
+    let local = both(&env, &bucket, &[(block, vec![("cluster", "eu")])]);
+    assert_same_answers(&env, &bucket, &local, 100);
+    env.fs.remove_dir_all(&dir).unwrap();
+}
