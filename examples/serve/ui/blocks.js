@@ -27,7 +27,9 @@ function chosen(block) {
 
 const tags = (list) => el("div", { class: "tags" }, ...list);
 const places = (block) => tags(block.places.map((place) => el("span", { class: `tag ${place}` }, place)));
-const trouble = (block) => (block.problem ? el("div", { class: "trouble" }, block.problem) : null);
+/** Why a block is not served may be nothing to worry about. */
+const calm = (block) => /^(merged into|marked for deletion)/.test(block.problem);
+const trouble = (block) => (block.problem ? el("div", { class: calm(block) ? "trouble dim" : "trouble" }, block.problem) : null);
 
 const known = (read) => (block) => (readable(block) ? read(block) : null);
 
@@ -64,7 +66,7 @@ function drawLanes(blocks) {
     const lane = el("div", { class: "lane" }, el("span", { class: "name" }, name));
     for (const block of list) {
       const title = `${block.ulid}\n${formatSecond(block.minTime)} – ${formatSecond(block.maxTime)}\n${counted(block.series, "series")}`;
-      const piece = el("i", { class: block.problem ? "problem" : block.places.includes("local") ? "local" : "bucket", title });
+      const piece = el("i", { class: block.problem ? (calm(block) ? "calm" : "problem") : block.places.includes("local") ? "local" : "bucket", title });
       piece.style.left = share(block.minTime - from);
       piece.style.width = share(duration(block));
       lane.append(piece);
@@ -79,7 +81,7 @@ function draw() {
   if (status === null) return;
   const blocks = status.blocks.filter(chosen);
   const sum = (read) => blocks.filter(readable).reduce((total, block) => total + (read(block) ?? 0), 0);
-  const problems = blocks.filter((block) => block.problem).length;
+  const problems = blocks.filter((block) => block.problem);
   const bucket = blocks.filter((block) => block.places.includes("bucket")).length;
   const local = blocks.filter((block) => block.places.includes("local")).length;
   $("lead").textContent = status.bucket
@@ -89,7 +91,7 @@ function draw() {
     tile("Blocks", formatCount(blocks.length), status.bucket ? `${local} local, ${bucket} in the bucket` : null),
     tile("Samples", formatCount(sum((block) => block.samples))),
     tile("Size", formatBytes(blocks.reduce((total, block) => total + (block.bytes ?? 0), 0))),
-    tile("With a problem", formatCount(problems), null, problems > 0 ? "bad" : ""),
+    tile("Not served", formatCount(problems.length), null, problems.every(calm) ? "" : "bad"),
   );
   drawLanes(blocks);
   const none = status.blocks.length === 0

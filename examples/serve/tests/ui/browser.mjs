@@ -514,15 +514,19 @@ try {
 
   await check("the page of the blocks has a row a block, sorts and filters", async () => {
     let blocks = [];
-    for (let waited = 0; blocks.length < 3 && waited < 180; waited += 1) {
+    const shipped = () => blocks.filter((block) => block.places.includes("bucket"));
+    for (let waited = 0; shipped().length < 3 && waited < 180; waited += 1) {
       blocks = (await (await fetch(`${base}/api/v1/status/blocks`)).json()).data.blocks;
-      if (blocks.length < 3) await new Promise((done) => setTimeout(done, 1000));
+      if (shipped().length < 3) await new Promise((done) => setTimeout(done, 1000));
     }
-    assert.ok(blocks.length >= 3, `blocks: ${blocks.length}`);
+    assert.ok(shipped().length >= 3, `blocks: ${blocks.length}, in the bucket: ${shipped().length}`);
+    assert.deepEqual(shipped()[0].labels, { site: "ci" });
     await page.goto(`${base}/status/blocks`);
     await page.waitForSelector("#table tbody tr");
     const rows = await page.locator("#table tbody tr").count();
     assert.ok(rows >= blocks.length);
+    assert.match(await page.textContent("#lead"), /in the bucket/);
+    assert.ok((await page.locator("#table .tag", { hasText: 'site="ci"' }).count()) >= 3);
     await shot("blocks-light");
     const ulids = () => page.locator("#table tbody .mono").allTextContents();
     await page.locator("#table th button", { hasText: "ULID" }).click();
