@@ -26,7 +26,7 @@ function chosen(block) {
 }
 
 const tags = (list) => el("div", { class: "tags" }, ...list);
-const places = (block) => tags(block.places.map((place) => el("span", { class: `tag ${place}` }, place)));
+const places = (block) => el("div", { class: "tags row" }, ...block.places.map((place) => el("span", { class: `tag ${place}` }, place)));
 /** Why a block is not served may be nothing to worry about. */
 const calm = (block) => /^(merged into|marked for deletion)/.test(block.problem);
 const trouble = (block) => (block.problem ? el("div", { class: calm(block) ? "trouble dim" : "trouble" }, block.problem) : null);
