@@ -205,8 +205,13 @@ impl Blocks {
                 Err(error) => found.quarantined.push(Quarantined { path, reason: error.to_string() }),
             }
         }
-        let parents = found.blocks.iter().flat_map(|block| &block.meta().compaction.parents);
-        let parents: FixedSet<Ulid> = parents.map(|parent| parent.ulid).collect();
+        // A block that says it was made from itself replaces nothing: without this it would be dropped.
+        let replaced = |meta: &BlockMeta| {
+            let own = meta.ulid;
+            let parents = meta.compaction.parents.iter().map(|parent| parent.ulid);
+            parents.filter(|parent| *parent != own).collect::<Vec<_>>()
+        };
+        let parents: FixedSet<Ulid> = found.blocks.iter().flat_map(|block| replaced(block.meta())).collect();
         let is_parent = |name: &str| Ulid::from_string(name).is_ok_and(|ulid| parents.contains(&ulid));
         found.blocks.retain(|block| !parents.contains(&block.meta().ulid));
         found.quarantined.retain(|q| !q.path.file_name().and_then(|name| name.to_str()).is_some_and(is_parent));

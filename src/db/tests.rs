@@ -287,6 +287,21 @@ fn a_block_that_another_was_made_from_is_dropped() {
 }
 
 #[test]
+fn a_block_that_names_itself_as_its_parent_stays() {
+    let (env, _machine) = machine();
+    let db = open(&env);
+    fill(&db, 0..8);
+    db.maintain().unwrap();
+    let mut meta = db.status().blocks.remove(0).meta;
+    meta.compaction.parents = vec![meta.desc()];
+    db.close().unwrap();
+    meta.write(env.fs.as_ref(), &dir().join(meta.ulid.to_string())).unwrap();
+    let db = open(&env);
+    assert_eq!(content(&db.source()), expected(0..8));
+    assert_eq!(db.maintain().unwrap().dropped, []);
+}
+
+#[test]
 fn a_block_of_some_samples_of_its_span_does_not_take_the_others_from_the_log() {
     let (env, _machine) = machine();
     let db = open(&env);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use narthex::fs::Env;
 use narthex::wire::remote_write;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::metrics::Metrics;
 use crate::storage::Storage;
@@ -78,8 +78,8 @@ struct Inner {
     limits: Limits,
     about: About,
     metrics: Metrics,
-    queries: Semaphore,
-    writes: Semaphore,
+    queries: Arc<Semaphore>,
+    writes: Arc<Semaphore>,
     write_bytes: Mutex<usize>,
     arenas: Mutex<Vec<remote_write::WriteRequest>>,
     started_ms: i64,
@@ -98,8 +98,8 @@ impl App {
     pub fn new(env: Env, limits: Limits, about: About) -> Self {
         let inner = Inner {
             gate: RwLock::new(Gate::Opening),
-            queries: Semaphore::new(limits.query_concurrency.max(1)),
-            writes: Semaphore::new(limits.write_concurrency.max(1)),
+            queries: Arc::new(Semaphore::new(limits.query_concurrency.max(1))),
+            writes: Arc::new(Semaphore::new(limits.write_concurrency.max(1))),
             write_bytes: Mutex::new(0),
             arenas: Mutex::new(Vec::new()),
             metrics: Metrics::new(),
@@ -170,12 +170,15 @@ impl App {
         self.inner.started_ms
     }
 
-    pub(crate) fn queries(&self) -> &Semaphore {
-        &self.inner.queries
+    /// A turn to evaluate a query. It goes with the work and not with the request: a client that leaves does not end what
+    /// runs for it at once, and others must not run beside it.
+    pub(crate) async fn query_turn(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.inner.queries).acquire_owned().await.ok()
     }
 
-    pub(crate) fn writes(&self) -> &Semaphore {
-        &self.inner.writes
+    /// A turn to decode and append; as [`query_turn`](App::query_turn).
+    pub(crate) async fn write_turn(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.inner.writes).acquire_owned().await.ok()
     }
 
     /// Takes `bytes` out of what write requests may hold, or says that there is no room.

@@ -182,18 +182,16 @@ async fn receive(
     if claimed <= limits.decoded_bytes && !reserved.grow(claimed) {
         return Err(no_room());
     }
-    let permit = app.writes().acquire().await.map_err(|_| Refusal::later("closing"))?;
+    let turn = app.write_turn().await.ok_or_else(|| Refusal::later("closing"))?;
     let app = app.clone();
     let work = tokio::task::spawn_blocking(move || {
         let mut arena = app.take_arena();
         let written = decode(&mut arena, protocol, &body, limits).and_then(|()| write(storage.as_ref(), &arena));
         app.give_arena(arena);
-        drop(reserved);
+        drop((reserved, turn));
         written
     });
-    let written = work.await;
-    drop(permit);
-    written.unwrap_or_else(|error| {
+    work.await.unwrap_or_else(|error| {
         // A defect. The sender tries again; what was committed is recognised then as being there already.
         tracing::error!(%error, "a write panicked");
         Err(Refusal::later("an internal error; the log says more"))

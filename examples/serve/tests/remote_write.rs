@@ -5,6 +5,8 @@
 mod common;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -17,7 +19,11 @@ use narthex::fs::Env;
 use narthex::model::{Labels, MatchOp, Matcher, TimeRange, Value};
 use narthex::query::{SelectRequest, Source, series_samples};
 use narthex::wire::remote_write::{HistogramValue, WriteRequest, decompress};
-use serve::Limits;
+use serve::app::{About, App};
+use serve::directory::Owned;
+use serve::routes::router;
+use serve::storage::{BlocksStatus, Gauges};
+use serve::{Limits, Storage, StorageStatus, Written};
 
 const T: i64 = 1_795_268_000_000;
 
@@ -93,11 +99,81 @@ async fn more_bytes_than_fit_are_sent_away_to_come_again() {
     assert_eq!(served.write(compress(&up("a", &[(T + 1, 1.0)]))).await.status, StatusCode::NO_CONTENT);
 }
 
+/// Writes wait until they are let go on, and are counted.
+struct Slow {
+    inner: Owned,
+    running: AtomicUsize,
+    done: AtomicUsize,
+    go: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Storage for Slow {
+    fn source(&self) -> narthex::Result<Box<dyn Source>> {
+        self.inner.source()
+    }
+    fn write(&self, request: &WriteRequest) -> narthex::Result<Written> {
+        self.running.fetch_add(1, Ordering::SeqCst);
+        self.go.lock().unwrap().recv().unwrap();
+        let written = self.inner.write(request);
+        self.running.fetch_sub(1, Ordering::SeqCst);
+        self.done.fetch_add(1, Ordering::SeqCst);
+        written
+    }
+    fn takes_writes(&self) -> bool {
+        true
+    }
+    fn gauges(&self) -> Gauges {
+        self.inner.gauges()
+    }
+    fn status(&self, limit: usize) -> narthex::Result<StorageStatus> {
+        self.inner.status(limit)
+    }
+    fn blocks(&self) -> narthex::Result<BlocksStatus> {
+        self.inner.blocks()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sender_that_leaves_keeps_its_turn_until_its_write_is_done() {
+    let served = served(Limits::default());
+    let (go, wait) = mpsc::channel();
+    let (running, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let slow = Arc::new(Slow { inner: Owned::new(served.db.clone()), running, done, go: Mutex::new(wait) });
+    let limits = Limits { write_concurrency: 1, ..Limits::default() };
+    let app = App::new(served.db.env().clone(), limits, About { program: "test", ..About::default() });
+    app.open(Arc::clone(&slow) as Arc<dyn Storage>);
+    let until = async |holds: &dyn Fn() -> bool| {
+        while !holds() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let send = |job: &'static str| {
+        let router = router(app.clone(), true);
+        let body = compress(&up(job, &[(T, 1.0)]));
+        tokio::spawn(async move { common::call(&router, write_request(body)).await })
+    };
+
+    let leaving = send("first");
+    until(&|| slow.running.load(Ordering::SeqCst) == 1).await;
+    leaving.abort();
+    assert!(leaving.await.is_err_and(|error| error.is_cancelled()));
+    let staying = send("second");
+    // Long enough for it to begin beside the first, were it let.
+    let both_run = || slow.running.load(Ordering::SeqCst) == 2;
+    let beside = until(&both_run);
+    assert!(tokio::time::timeout(Duration::from_millis(300), beside).await.is_err(), "two writes run at a time");
+    go.send(()).unwrap();
+    go.send(()).unwrap();
+    assert_eq!(staying.await.unwrap().status, StatusCode::NO_CONTENT);
+    until(&|| slow.done.load(Ordering::SeqCst) == 2).await;
+    assert_eq!(stored(&served, &[("__name__", "up"), ("job", "first")]), [(T, 1.0)]);
+}
+
 #[tokio::test]
 async fn before_the_log_is_read_back_senders_are_told_to_come_again() {
     let (env, _machine) = Env::simulated(1);
-    let app = serve::App::new(env, Limits::default(), Default::default());
-    let router = serve::routes::router(app, true);
+    let app = App::new(env, Limits::default(), Default::default());
+    let router = router(app, true);
     let answered = common::call(&router, write_request(compress(&up("a", &[(T, 1.0)])))).await;
     assert_eq!(answered.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(answered.headers["retry-after"], "1");

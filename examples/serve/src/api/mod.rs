@@ -235,8 +235,8 @@ async fn answer(app: &App, turn: Turn, endpoint: Endpoint, name_in_path: Option<
     let hold = Hold(Arc::clone(&alive));
     let _running = (turn == Turn::Query).then(|| app.metrics().query());
     let permit = if turn == Turn::Query {
-        match tokio::time::timeout(app.limits().query_timeout, app.queries().acquire()).await {
-            Ok(permit) => permit.ok(),
+        match tokio::time::timeout(app.limits().query_timeout, app.query_turn()).await {
+            Ok(permit) => permit,
             Err(_) => {
                 let text = "query timed out in query queue".to_owned();
                 return failed(&ApiError { kind: ApiErrorKind::Timeout, text }, &parts.headers);
@@ -249,11 +249,11 @@ async fn answer(app: &App, turn: Turn, endpoint: Endpoint, name_in_path: Option<
     let gzip = accepts_gzip(&parts.headers);
     let work = tokio::task::spawn_blocking(move || {
         let answered = endpoint(&call);
-        drop(call);
+        drop((call, permit));
         answered.map(|answer| encode(&answer, gzip))
     });
     let outcome = work.await;
-    drop((permit, hold));
+    drop(hold);
     match outcome {
         Ok(Ok(body)) => finish(StatusCode::OK, gzip.then_some("gzip"), body, &parts.headers),
         Ok(Err(error)) => failed(&error, &parts.headers),
