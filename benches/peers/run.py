@@ -365,7 +365,9 @@ def main():
                 stored[-1].update(compaction(arguments, scratch))
             if arguments.receiver and arguments.rwload:
                 received.append(receiving(arguments, scratch))
-    print(f"{arguments.series} series × {arguments.samples} samples; compact: 3 blocks of {arguments.compact_series} series × 480; medians of {arguments.rounds} rounds\n")
+    merged = f"compact: 3 blocks of {arguments.compact_series} series × 480; " if arguments.compact_series else ""
+    rounds = f"medians of {arguments.rounds} rounds" if arguments.rounds > 1 else "one round"
+    print(f"{arguments.series} series × {arguments.samples} samples; {merged}{rounds}\n")
     print_storage(stored)
     print_sizes(stored, arguments)
     if asked:
