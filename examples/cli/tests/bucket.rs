@@ -310,6 +310,28 @@ fn a_block_whose_sources_are_all_in_another_is_a_duplicate_until_it_is_marked() 
 }
 
 #[test]
+fn of_two_blocks_made_of_the_same_the_younger_is_the_duplicate_as_it_is_to_readers() {
+    let bucket = Bucket::golden();
+    let sources = RAW.map(|block| Ulid::from_string(block).unwrap()).to_vec();
+    // The level says nothing: what was merged twice can have any.
+    bucket.edit(RAW[0], |meta, _| meta.compaction.sources.clone_from(&sources));
+    bucket.edit(RAW[1], |meta, _| (meta.compaction.sources, meta.compaction.level) = (sources, 9));
+    assert!(RAW[0] < RAW[1]);
+    assert_eq!(bucket.issues(), [issue(RAW[1], "duplicate", RAW[0])]);
+}
+
+#[test]
+fn a_mark_of_any_time_is_read() {
+    let bucket = Bucket::golden();
+    let mark = |time| DeletionMark::new(Ulid::from_string(RAW[0]).unwrap(), "", time).to_json();
+    bucket.write(&format!("{}/deletion-mark.json", RAW[0]), &mark(i64::MAX));
+    assert_eq!(bucket.issues(), []);
+    bucket.write(&format!("{}/deletion-mark.json", RAW[0]), &mark(i64::MIN));
+    let issues = bucket.issues();
+    assert!(matches!(&issues[..], [(block, name, _)] if block == RAW[0] && name == "left-behind"), "{issues:?}");
+}
+
+#[test]
 fn a_block_without_labels_or_sources_is_named() {
     let bucket = Bucket::golden();
     bucket.edit(RAW[0], |meta, thanos| {

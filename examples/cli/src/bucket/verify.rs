@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use narthex::block::{Block, INDEX_FILE, META_FILE, Ulid};
-use narthex::bucket::Bucket;
+use narthex::bucket::{Bucket, hash_file};
 use narthex::fs::Env;
 use serde_json::{Value, json};
 
@@ -141,9 +141,9 @@ fn by_itself(
     bar: &Bar,
 ) -> Result<Vec<Issue>, Box<dyn std::error::Error>> {
     let mut issues = Vec::new();
-    let age = |since_ms: i64| env.clock.now_ms() - since_ms;
+    let age = |since_ms: i64| env.clock.now_ms().saturating_sub(since_ms);
     if let Some(marked) = block.deletion() {
-        match marked.map(|seconds| age(seconds * 1000) / 3_600_000) {
+        match marked.map(|seconds| age(seconds.saturating_mul(1000)) / 3_600_000) {
             Some(hours) if hours >= command.delete_delay => {
                 issues.push(Issue::new("left-behind", format!("marked for deletion {hours} hours ago")));
             }
@@ -155,7 +155,7 @@ fn by_itself(
         Ok(meta) => meta,
         Err(partial) => {
             bar.add(block.size());
-            let is_young = age(block.modified_ms) < command.consistency_delay * 60_000;
+            let is_young = age(block.modified_ms) < command.consistency_delay.saturating_mul(60_000);
             match partial {
                 Partial::NoMeta if is_young => {}
                 Partial::NoMeta => {
@@ -176,22 +176,21 @@ fn by_itself(
     }
     let dir = scratch.join(block.ulid.to_string());
     env.fs.create_dir_all(&dir)?;
-    let sums = match fetch(env, bucket, block, &dir, bar) {
-        Ok(sums) => sums,
-        // One block that cannot be read, or that goes while it is read, is no reason not to look at the others.
-        Err(error) => {
-            issues.push(Issue::new("unreadable", error));
-            env.fs.remove_dir_all(&dir)?;
-            return Ok(issues);
-        }
-    };
+    // One block that cannot be read, or that goes while it is read, is no reason not to look at the others.
+    if let Err(error) = fetch(env, bucket, block, &dir, bar) {
+        issues.push(Issue::new("unreadable", error));
+        env.fs.remove_dir_all(&dir)?;
+        return Ok(issues);
+    }
     for entry in &meta.thanos.files {
-        if let (Some(said), Some(found)) = (&entry.hash, sums.get(&entry.rel_path))
-            && said.func == "SHA256"
-            && !said.value.eq_ignore_ascii_case(found)
+        if let Some(said) = entry.hash.as_ref().filter(|said| said.func == "SHA256")
+            && block.files.contains_key(&entry.rel_path)
         {
-            let detail = format!("SHA-256 is {found}, {META_FILE} says {}", said.value);
-            issues.push(Issue::of_file("wrong-hash", &entry.rel_path, detail));
+            let found = hash_file(env.fs.as_ref(), &dir.join(&entry.rel_path), &())?.value;
+            if !said.value.eq_ignore_ascii_case(&found) {
+                let detail = format!("SHA-256 is {found}, {META_FILE} says {}", said.value);
+                issues.push(Issue::of_file("wrong-hash", &entry.rel_path, detail));
+            }
         }
     }
     if block.files.contains_key(INDEX_FILE) {
@@ -270,15 +269,14 @@ fn among_each_other(blocks: &[Listed]) -> BTreeMap<Ulid, Vec<Issue>> {
     issues
 }
 
-/// Whether all sources of the block `inner` are among those of `outer`. Of two that were made of the same, the younger
-/// stays.
+/// Whether all sources of the block `inner` are among those of `outer`. Of two that were made of the same the older stays,
+/// as with readers and Thanos's compactor: were another one named here, who deletes it would lose both.
 fn covers(outer: &Listed, outer_meta: &Meta, inner: &Listed, inner_meta: &Meta) -> bool {
     let sources = |meta: &Meta| meta.block.compaction.sources.iter().copied().collect::<BTreeSet<Ulid>>();
     let (all, some) = (sources(outer_meta), sources(inner_meta));
-    let age = |meta: &Meta, block: &Listed| (meta.block.compaction.level, block.ulid);
     // Blocks without sources have an issue of their own.
     outer.ulid != inner.ulid
         && !some.is_empty()
         && all.is_superset(&some)
-        && (all.len() > some.len() || age(outer_meta, outer) > age(inner_meta, inner))
+        && (all.len() > some.len() || outer.ulid < inner.ulid)
 }
