@@ -11,6 +11,7 @@
 
 mod block;
 mod config;
+mod file_reader;
 mod header;
 mod list;
 mod list_cache;
@@ -18,6 +19,7 @@ mod listed;
 mod mark;
 mod meta;
 mod range_cache;
+mod rewrite;
 mod ship;
 mod source;
 mod store;
@@ -31,6 +33,7 @@ pub(crate) use header::open_file as open_header_file;
 pub(crate) use list_cache::written_again as list_written_again;
 
 pub use config::StoreConfig;
+pub use file_reader::hash_file;
 pub use list::{BlockList, HiddenBlock, HiddenReason, ListOptions, PartialBlock, Refreshed};
 pub use listed::{BlockFile, ListedBlock, Marked};
 pub use mark::{
@@ -43,4 +46,4 @@ pub use range_cache::{CacheStats, RangeCache};
 pub use ship::{Catalog, SHIPPER_FILE, ShipOptions, Shipped, Shipper, ShipperStatus};
 pub use source::BucketSource;
 pub use store::{Bucket, Operation, OperationCounts, StoredObject};
-pub use upload::{Progress, SOURCE_RECEIVE, UploadOptions, Uploaded, hash_file, upload_block};
+pub use upload::{Progress, SOURCE_RECEIVE, UploadOptions, Uploaded, upload_block};

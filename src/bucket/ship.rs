@@ -12,7 +12,8 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
 use super::Bucket;
-use super::upload::{Progress, UploadOptions, Uploaded, remove_rewritten, upload_block};
+use super::rewrite::remove_rewritten;
+use super::upload::{Progress, UploadOptions, Uploaded, upload_block};
 use crate::block::meta::write_file;
 use crate::block::{BlockError, BlockMeta, META_FILE, Ulid};
 use crate::db::BlockGuard;

@@ -15,20 +15,18 @@
 //! samples: Thanos knows no tombstones in a bucket, so the block is rewritten without the samples before it is sent, and
 //! what an earlier attempt left may be from before the deletion. Its files are always sent.
 
-use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
 
-use super::meta::{FileEntry, FileHash, IndexStats, ThanosMeta, go_time};
+use super::file_reader::{FileReader, READ_SIZE, hash_file};
+use super::meta::{FileEntry, IndexStats, ThanosMeta, go_time};
+use super::rewrite::Rewritten;
 use super::{Bucket, StoredObject};
-use crate::block::{Block, BlockError, BlockMeta, BlockRead, BlockWriter, CHUNKS_DIR, INDEX_FILE, META_FILE, Ulid};
-use crate::budget::Budget;
+use crate::block::{Block, BlockError, BlockMeta, BlockRead, CHUNKS_DIR, INDEX_FILE, META_FILE, Ulid};
 use crate::chunk::Encoding;
-use crate::compact::populate;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fs::{Env, Fs, ReadAt};
+use crate::fs::{Env, Fs};
 use crate::index::{ChunkMeta, Version};
 use crate::model::Labels;
 
@@ -36,12 +34,8 @@ use crate::model::Labels;
 pub const SOURCE_RECEIVE: &str = "receive";
 /// The encoding of Thanos's aggregates, in downsampled blocks alone.
 const AGGREGATES: u8 = 0xff;
-/// What is read at a time where nothing is sent.
-const READ_SIZE: u64 = 4 << 20;
 /// The most parts that S3 takes for an object.
 const PARTS_MAX: u64 = 10_000;
-/// Where a block is rewritten, below the directory that it lies in. Thanos's shipper prepares its blocks there too.
-const REWRITE_DIR: &str = "thanos/upload";
 
 /// What a block gets on its way into the bucket.
 #[derive(Debug, Clone)]
@@ -260,68 +254,6 @@ async fn send_files(
     Ok(bytes)
 }
 
-/// Reads a file front to back, a part at a time, and takes its sum.
-struct FileReader<'a> {
-    file: Box<dyn ReadAt>,
-    path: &'a Path,
-    offset: u64,
-    size: u64,
-    part_size: u64,
-    sum: Sha256,
-    progress: &'a dyn Progress,
-}
-
-impl<'a> FileReader<'a> {
-    fn open(fs: &dyn Fs, path: &'a Path, size: u64, part_size: u64, progress: &'a dyn Progress) -> Result<Self> {
-        let file = fs.open_read(path).map_err(BlockError::io(path))?;
-        Ok(Self { file, path, offset: 0, size, part_size, sum: Sha256::new(), progress })
-    }
-
-    fn read(&mut self) -> Result<Bytes> {
-        let len = self.part_size.min(self.size - self.offset);
-        let mut part = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
-        let got = self.file.read_at(self.offset, &mut part).map_err(BlockError::io(self.path))?;
-        if got != part.len() {
-            let offset = self.offset + got as u64;
-            return Err(BlockError::corrupt(self.path, offset, "the file ends here; it was longer before").into());
-        }
-        self.offset += len;
-        self.sum.update(&part);
-        self.progress.advance(len);
-        Ok(part.into())
-    }
-
-    /// The sum of the whole file; what was not read yet is read.
-    fn finish(mut self) -> Result<FileHash> {
-        self.by_ref().try_for_each(|part| part.map(drop))?;
-        Ok(FileHash::sha256(hexadecimal(&self.sum.finalize())))
-    }
-}
-
-impl Iterator for FileReader<'_> {
-    type Item = Result<Bytes>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        (self.offset < self.size).then(|| self.read())
-    }
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-/// The SHA-256 sum of a file, as `meta.json` notes it.
-///
-/// # Errors
-/// `Io`; `Corrupt` if the file gets shorter meanwhile.
-pub fn hash_file(fs: &dyn Fs, path: &Path, progress: &dyn Progress) -> Result<FileHash> {
-    let size = fs.stat(path).map_err(BlockError::io(path))?.map_or(0, |stat| stat.len);
-    FileReader::open(fs, path, size, READ_SIZE, progress)?.finish()
-}
-
 /// Holds the block that is in the bucket against the files in `dir`: the same span, the same files, and all of them
 /// there. Returns its meta in the bucket.
 fn compare(bucket: &Bucket, fs: &dyn Fs, own: &BlockMeta, dir: &Path, there: &[StoredObject]) -> Result<BlockMeta> {
@@ -415,59 +347,20 @@ fn check_encoding(dir: &Path, labels: &Labels, byte: u8, resolution: i64, any: b
     Err(BlockError::Unsupported { file: dir.to_owned(), reason }.into())
 }
 
-/// Removes what was being rewritten in the data directory `dir` when a process died.
-pub(super) fn remove_rewritten(fs: &dyn Fs, dir: &Path) -> Result<()> {
-    let dir = dir.join(REWRITE_DIR);
-    if fs.stat(&dir).map_err(BlockError::io(&dir))?.is_some() {
-        fs.remove_dir_all(&dir).map_err(BlockError::io(&dir))?;
-    }
-    Ok(())
-}
-
-/// A copy of a block without what is deleted in it, under the same name; it goes when this is dropped.
-struct Rewritten<'a> {
-    env: &'a Env,
-    dir: PathBuf,
-}
-
-impl<'a> Rewritten<'a> {
-    /// `None` if nothing is left of it.
-    fn of(env: &'a Env, block: &Block) -> Result<Option<Self>> {
-        let fs = env.fs.as_ref();
-        let parent = block.dir().parent().unwrap_or(Path::new("")).join(REWRITE_DIR);
-        let rewritten = Self { env, dir: parent.join(block.meta().ulid.to_string()) };
-        rewritten.remove()?;
-        fs.create_dir_all(&parent).map_err(BlockError::io(&parent))?;
-        let mut writer = BlockWriter::create(&env.fs, &parent, block.meta().clone())?;
-        populate(&mut writer, &[block], block.time_range(), &Budget::unlimited())?;
-        Ok(writer.finish()?.map(|_| rewritten))
-    }
-
-    fn remove(&self) -> Result<()> {
-        let fs = self.env.fs.as_ref();
-        if fs.stat(&self.dir).map_err(BlockError::io(&self.dir))?.is_some() {
-            fs.remove_dir_all(&self.dir).map_err(BlockError::io(&self.dir))?;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Rewritten<'_> {
-    fn drop(&mut self) {
-        if let Err(error) = self.remove() {
-            tracing::warn!(%error, "what was rewritten for the bucket stays behind");
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
     use std::sync::Arc;
 
     use object_store::memory::InMemory;
+    use sha2::{Digest, Sha256};
     use tokio::runtime::Runtime;
 
     use super::*;
+    use crate::block::BlockWriter;
+    use crate::bucket::file_reader::hexadecimal;
+    use crate::bucket::meta::FileHash;
+    use crate::bucket::rewrite::REWRITE_DIR;
     use crate::chunk::EncodedChunk;
     use crate::db::{Db, Options};
     use crate::model::{Labels, TimeRange};
