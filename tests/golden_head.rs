@@ -27,7 +27,7 @@ fn golden(directory: &str) -> PathBuf {
 }
 
 fn replay(directory: &Path, floor: i64) -> (Arc<Head>, Replayed) {
-    Head::open_read_only(&Env::real(), &directory.join("wal"), HeadOptions::default(), floor).unwrap()
+    Head::open_read_only(&Env::real(), directory, HeadOptions::default(), floor).unwrap()
 }
 
 fn records(directory: &Path) -> Vec<Record> {

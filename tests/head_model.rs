@@ -291,7 +291,7 @@ fn appenders_that_race_to_create_a_series_make_one_and_its_record_stands_before_
     let before = content(&head.reader(TimeRange::ALL), &[]);
     head.close().unwrap();
 
-    let mut reader = LogReader::open(&Env::real().fs, &dir.0).unwrap();
+    let mut reader = LogReader::open(&Env::real().fs, &dir.0.join("wal")).unwrap();
     let (mut decompressor, mut bytes) = (Decompressor::default(), Vec::new());
     let (mut known, mut sets) = (BTreeSet::new(), BTreeSet::new());
     while reader.next(&mut decompressor, &mut bytes).unwrap().is_some() {

@@ -34,7 +34,7 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{Env, Lock, Task, Waiter, create_dir_durably};
-use crate::head::{Appender, Head, Replayed};
+use crate::head::{Appender, Head, Replayed, WAL_DIR};
 use crate::model::{Matcher, TimeRange};
 
 pub use blocks::{BlockGuard, Quarantined};
@@ -47,7 +47,6 @@ pub use status::{BlockStatus, Status};
 use blocks::Blocks;
 
 const LOCK_FILE: &str = "lock";
-const WAL_DIR: &str = "wal";
 const WBL_DIR: &str = "wbl";
 
 /// A database that this process owns. Clones are the same database; the last one to go closes it.
@@ -115,7 +114,7 @@ impl Db {
         Blocks::remove_leftovers(env, dir)?;
         let blocks = Blocks::open(env, dir, options.block_guard.clone())?;
         let floor = blocks.complete_until().unwrap_or(i64::MIN);
-        let (head, replayed) = Head::open(env, &dir.join(WAL_DIR), options.head(), options.log(), floor)?;
+        let (head, replayed) = Head::open(env, dir, options.head(), options.log(), floor)?;
         for damage in &replayed.damage {
             tracing::warn!(%damage, "the log was damaged; what can be read of it is there");
         }

@@ -56,7 +56,7 @@ impl ReadOnlyDb {
     fn read(env: &Env, dir: &Path) -> Result<Self> {
         let blocks = Blocks::open(env, dir, None)?;
         let floor = blocks.complete_until().unwrap_or(i64::MIN);
-        let (head, mut replayed) = Head::open_read_only(env, &dir.join(WAL_DIR), HeadOptions::default(), floor)?;
+        let (head, mut replayed) = Head::open_read_only(env, dir, HeadOptions::default(), floor)?;
         // The owner may be about to write the rest.
         let last = replayed.last_segment;
         replayed.damage.retain(|damage| {

@@ -76,6 +76,9 @@ use series_map::SeriesMap;
 use slab::Slab;
 use tombstones::HeadTombstones;
 
+/// The log's directory in a data directory.
+pub(crate) const WAL_DIR: &str = "wal";
+
 /// What a head may hold and take.
 #[derive(Debug, Clone, Copy)]
 pub struct HeadOptions {
@@ -202,7 +205,7 @@ impl Head {
         }
     }
 
-    /// Opens the head whose log is in `dir`: reads the log back, mends what a crash left, and begins a new segment. Samples
+    /// Opens the head of the data directory `dir`, whose log is in `wal/` there: reads the log back, mends what a crash left, and begins a new segment. Samples
     /// before `floor` are in blocks already and are not taken.
     ///
     /// # Errors
@@ -216,13 +219,14 @@ impl Head {
     ) -> Result<(Arc<Self>, Replayed)> {
         let mut head = Self::new(env, options, None);
         head.floor.store(floor, Ordering::Release);
-        let replayed = head.replay(env, dir)?;
-        repair(env, dir, &replayed.damage)?;
-        head.log = Some(Log::open(env, dir, log)?);
+        let wal = dir.join(WAL_DIR);
+        let replayed = head.replay(env, &wal)?;
+        repair(env, &wal, &replayed.damage)?;
+        head.log = Some(Log::open(env, &wal, log)?);
         Ok((Arc::new(head), replayed))
     }
 
-    /// Reads the log in `dir` and writes nothing, there or anywhere: beside the process that owns it. What this head is
+    /// Reads the log of the data directory `dir` and writes nothing, there or anywhere: beside the process that owns it. What this head is
     /// given to append is in memory alone.
     ///
     /// # Errors
@@ -230,7 +234,7 @@ impl Head {
     pub fn open_read_only(env: &Env, dir: &Path, options: HeadOptions, floor: i64) -> Result<(Arc<Self>, Replayed)> {
         let head = Self::new(env, options, None);
         head.floor.store(floor, Ordering::Release);
-        let replayed = head.replay(env, dir)?;
+        let replayed = head.replay(env, &dir.join(WAL_DIR))?;
         Ok((Arc::new(head), replayed))
     }
 

@@ -16,7 +16,7 @@ use narthex::wal::{Compression, DamageKind, Durability, LogOptions};
 
 use crate::history::{History, Samples};
 
-const DIR: &str = "/data/wal";
+const DIR: &str = "/data";
 
 /// The series' number and the sample's time.
 type Key = (usize, i64);

@@ -104,7 +104,7 @@ fn open(env: &Env, dir: &Path) -> narthex::error::Result<Arc<Head>> {
     let options = HeadOptions { future_bound: None, ..HeadOptions::default() };
     let log = LogOptions { compression: Compression::None, durability: Durability::Never, ..LogOptions::default() };
     env.fs.create_dir_all(dir)?;
-    Ok(Head::open(env, &dir.join("wal"), options, log, i64::MIN)?.0)
+    Ok(Head::open(env, dir, options, log, i64::MIN)?.0)
 }
 
 fn append(env: &Env, size: &Size) -> CommandResult {
