@@ -335,11 +335,12 @@ struct Shape {
 
 impl Shape {
     fn of(source: &dyn Source) -> Self {
-        let names = source.label_values("__name__", TimeRange::ALL, &[]).unwrap();
-        let labels = source.label_names(TimeRange::ALL, &[]).unwrap();
+        let budget = Budget::unlimited();
+        let every = SelectRequest::labels_only(TimeRange::ALL, &[], &budget);
+        let names = source.label_values("__name__", &every).unwrap();
+        let labels = source.label_names(&every).unwrap();
         let labels: Vec<String> = labels.into_iter().filter(|label| label != "__name__").collect();
-        let values =
-            labels.iter().map(|label| (label.clone(), source.label_values(label, TimeRange::ALL, &[]).unwrap()));
+        let values = labels.iter().map(|label| (label.clone(), source.label_values(label, &every).unwrap()));
         Self { values: values.collect(), names, labels }
     }
 

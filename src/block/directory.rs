@@ -9,6 +9,7 @@ use super::meta::{BlockMeta, META_FILE, Ulid};
 use super::segments::Segments;
 use super::tombstones::{TOMBSTONES_FILE, Tombstones};
 use super::{BlockError, BlockRead, Symbols};
+use crate::budget::Budget;
 use crate::chunk::{EncodedChunk, Encoding, sample_count, samples};
 use crate::error::Result;
 use crate::fs::Fs;
@@ -215,14 +216,16 @@ impl BlockRead for Block {
         Ok(Box::new(self.index.symbols().map(|symbol| Ok(Cow::Borrowed(symbol?)))))
     }
 
-    fn label_names_for(&self, matchers: &[Matcher]) -> Result<Vec<String>> {
+    fn label_names_for(&self, matchers: &[Matcher], budget: &Budget) -> Result<Vec<String>> {
         if matchers.is_empty() {
             return self.label_names();
         }
-        Ok(self.index.names_of(self.select(matchers)?)?)
+        let selected = self.select(matchers)?;
+        budget.check()?;
+        Ok(self.index.names_of(selected)?)
     }
 
-    fn label_values_for(&self, name: &str, matchers: &[Matcher]) -> Result<Vec<String>> {
+    fn label_values_for(&self, name: &str, matchers: &[Matcher], budget: &Budget) -> Result<Vec<String>> {
         let (own, others): (Vec<_>, Vec<_>) = matchers.iter().cloned().partition(|matcher| matcher.name() == name);
         let selected = match others.is_empty() {
             true => None,
@@ -230,6 +233,7 @@ impl BlockRead for Block {
         };
         let mut values = Vec::new();
         for value in self.index.label_values(name, "") {
+            budget.check()?;
             let value = value?;
             if !own.iter().all(|matcher| matcher.matches(value)) {
                 continue;

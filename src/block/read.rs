@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
+use crate::budget::Budget;
 use crate::chunk::EncodedChunk;
 use crate::error::Result;
 use crate::index::{ChunkMeta, SeriesId};
@@ -73,13 +74,14 @@ pub trait BlockRead: Send + Sync {
     /// The label names that the series passing `matchers` have, ascending.
     ///
     /// # Errors
-    /// `Corrupt`, `Io`.
-    fn label_names_for(&self, matchers: &[Matcher]) -> Result<Vec<String>> {
+    /// `Corrupt`, `Io`; `Timeout`, `Cancelled` of the budget.
+    fn label_names_for(&self, matchers: &[Matcher], budget: &Budget) -> Result<Vec<String>> {
         if matchers.is_empty() {
             return self.label_names();
         }
         let mut names = BTreeSet::new();
         for id in self.select(matchers)? {
+            budget.check()?;
             for (name, _) in &self.labels(id)? {
                 if !names.contains(name) {
                     names.insert(name.to_owned());
@@ -92,13 +94,14 @@ pub trait BlockRead: Send + Sync {
     /// The values of `name` that the series passing `matchers` have, ascending.
     ///
     /// # Errors
-    /// `Corrupt`, `Io`.
-    fn label_values_for(&self, name: &str, matchers: &[Matcher]) -> Result<Vec<String>> {
+    /// `Corrupt`, `Io`; `Timeout`, `Cancelled` of the budget.
+    fn label_values_for(&self, name: &str, matchers: &[Matcher], budget: &Budget) -> Result<Vec<String>> {
         if matchers.is_empty() {
             return self.label_values(name);
         }
         let mut values = BTreeSet::new();
         for id in self.select(matchers)? {
+            budget.check()?;
             let labels = self.labels(id)?;
             if let Some(value) = labels.get(name).filter(|value| !values.contains(*value)) {
                 values.insert(value.to_owned());

@@ -110,9 +110,9 @@ impl Source for BucketSource {
         Ok(merge_sets(sets.collect()))
     }
 
-    fn label_names(&self, range: TimeRange, matchers: &[Matcher]) -> Result<Vec<String>> {
-        self.strings(range, matchers, |block, matchers| async move {
-            let mut names = block.label_names(&matchers, &Budget::unlimited()).await?;
+    fn label_names(&self, request: &SelectRequest<'_>) -> Result<Vec<String>> {
+        self.strings(request, |block, matchers, budget| async move {
+            let mut names = block.label_names(&matchers, &budget).await?;
             if !names.is_empty() {
                 names.extend(block.listed.labels().iter().map(|(name, _)| name.to_owned()));
                 names.sort_unstable();
@@ -122,14 +122,14 @@ impl Source for BucketSource {
         })
     }
 
-    fn label_values(&self, name: &str, range: TimeRange, matchers: &[Matcher]) -> Result<Vec<String>> {
+    fn label_values(&self, name: &str, request: &SelectRequest<'_>) -> Result<Vec<String>> {
         let name: Arc<str> = name.into();
-        self.strings(range, matchers, |block, matchers| {
+        self.strings(request, |block, matchers, budget| {
             let name = Arc::clone(&name);
             async move {
                 match block.listed.labels().get(&name) {
-                    None => block.label_values(&name, &matchers, &Budget::unlimited()).await,
-                    Some(value) if block.has_any(&matchers, &Budget::unlimited()).await? => Ok(vec![value.to_owned()]),
+                    None => block.label_values(&name, &matchers, &budget).await,
+                    Some(value) if block.has_any(&matchers, &budget).await? => Ok(vec![value.to_owned()]),
                     Some(_) => Ok(Vec::new()),
                 }
             }
@@ -141,18 +141,17 @@ impl BucketSource {
     /// What `read` answers for each block, all at the same time, as one list.
     fn strings<F: Future<Output = Result<Vec<String>>> + Send + 'static>(
         &self,
-        range: TimeRange,
-        matchers: &[Matcher],
-        mut read: impl FnMut(Arc<BucketBlock>, Vec<Matcher>) -> F,
+        request: &SelectRequest<'_>,
+        mut read: impl FnMut(Arc<BucketBlock>, Vec<Matcher>, Budget) -> F,
     ) -> Result<Vec<String>> {
         let runtime = self.shared.bucket.runtime();
         let mut start = |block: Arc<BucketBlock>| {
-            let own = strip_matchers(block.listed.labels(), matchers)?;
-            Some(Task::spawn(runtime, read(block, own)))
+            let own = strip_matchers(block.listed.labels(), request.matchers)?;
+            Some(Task::spawn(runtime, read(block, own, request.budget.clone())))
         };
-        let tasks: Vec<_> = self.blocks(range).into_iter().filter_map(&mut start).collect();
-        let lists = tasks.iter().map(|task| task.wait(&Budget::unlimited())).collect::<Result<_>>()?;
-        Ok(merge_sorted_strings(lists))
+        let tasks: Vec<_> = self.blocks(request.range).into_iter().filter_map(&mut start).collect();
+        let lists = tasks.iter().map(|task| task.wait(request.budget)).collect::<Result<_>>()?;
+        Ok(request.hints.first_of(merge_sorted_strings(lists)))
     }
 }
 

@@ -51,11 +51,11 @@ impl Source for DbSource {
     fn select(&self, request: &SelectRequest<'_>) -> Result<Box<dyn SeriesSet>> {
         self.merged.select(request)
     }
-    fn label_names(&self, range: TimeRange, matchers: &[Matcher]) -> Result<Vec<String>> {
-        self.merged.label_names(range, matchers)
+    fn label_names(&self, request: &SelectRequest<'_>) -> Result<Vec<String>> {
+        self.merged.label_names(request)
     }
-    fn label_values(&self, name: &str, range: TimeRange, matchers: &[Matcher]) -> Result<Vec<String>> {
-        self.merged.label_values(name, range, matchers)
+    fn label_values(&self, name: &str, request: &SelectRequest<'_>) -> Result<Vec<String>> {
+        self.merged.label_values(name, request)
     }
     fn exemplars(&self, range: TimeRange, matchers: &[&[Matcher]]) -> Result<Vec<(Labels, Vec<Exemplar>)>> {
         self.merged.exemplars(range, matchers)

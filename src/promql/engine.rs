@@ -241,7 +241,6 @@ mod tests {
     use super::*;
     use crate::budget::BudgetLimits;
     use crate::error::ErrorKind;
-    use crate::model::{Matcher, TimeRange};
     use crate::query::{SelectRequest, SeriesSet};
 
     struct Nothing;
@@ -254,10 +253,10 @@ mod tests {
         fn select(&self, _: &SelectRequest<'_>) -> Result<Box<dyn SeriesSet>> {
             Ok(Box::new(Nothing))
         }
-        fn label_names(&self, _: TimeRange, _: &[Matcher]) -> Result<Vec<String>> {
+        fn label_names(&self, _: &SelectRequest<'_>) -> Result<Vec<String>> {
             Ok(Vec::new())
         }
-        fn label_values(&self, _: &str, _: TimeRange, _: &[Matcher]) -> Result<Vec<String>> {
+        fn label_values(&self, _: &str, _: &SelectRequest<'_>) -> Result<Vec<String>> {
             Ok(Vec::new())
         }
     }

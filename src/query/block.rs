@@ -7,7 +7,7 @@ use crate::block::BlockRead;
 use crate::chunk::EncodedChunk;
 use crate::error::Result;
 use crate::index::{ChunkMeta, SeriesId};
-use crate::model::{Labels, Matcher, TimeRange};
+use crate::model::{Labels, TimeRange};
 
 /// A block as a source.
 pub struct BlockSource<B: ?Sized> {
@@ -43,16 +43,18 @@ impl<B: BlockRead + 'static> Source for BlockSource<B> {
         }))
     }
 
-    fn label_names(&self, range: TimeRange, matchers: &[Matcher]) -> Result<Vec<String>> {
-        if range.overlaps(&self.block.time_range()) { self.block.label_names_for(matchers) } else { Ok(Vec::new()) }
+    fn label_names(&self, request: &SelectRequest<'_>) -> Result<Vec<String>> {
+        if !request.range.overlaps(&self.block.time_range()) {
+            return Ok(Vec::new());
+        }
+        Ok(request.hints.first_of(self.block.label_names_for(request.matchers, request.budget)?))
     }
 
-    fn label_values(&self, name: &str, range: TimeRange, matchers: &[Matcher]) -> Result<Vec<String>> {
-        if range.overlaps(&self.block.time_range()) {
-            self.block.label_values_for(name, matchers)
-        } else {
-            Ok(Vec::new())
+    fn label_values(&self, name: &str, request: &SelectRequest<'_>) -> Result<Vec<String>> {
+        if !request.range.overlaps(&self.block.time_range()) {
+            return Ok(Vec::new());
         }
+        Ok(request.hints.first_of(self.block.label_values_for(name, request.matchers, request.budget)?))
     }
 }
 

@@ -39,42 +39,49 @@ impl HeadSource {
     }
 }
 
+impl HeadSource {
+    /// `all` without matchers, else what `collect` finds in the labels of the series that match.
+    fn strings(
+        &self,
+        request: &SelectRequest<'_>,
+        all: impl Fn(&HeadReader) -> Vec<String>,
+        mut collect: impl FnMut(&Labels, &mut Vec<String>),
+    ) -> Result<Vec<String>> {
+        if request.matchers.is_empty() {
+            let touches = request.range.overlaps(&self.reader.range());
+            return Ok(if touches { request.hints.first_of(all(&self.reader)) } else { Vec::new() });
+        }
+        let mut found = Vec::new();
+        let mut set = self.set(request.range, request.matchers, true, 0)?;
+        while let Some(series) = set.next()? {
+            collect(&series.labels, &mut found);
+            if found.len() > COLLECTED {
+                request.budget.check()?;
+                found.sort_unstable();
+                found.dedup();
+            }
+        }
+        found.sort_unstable();
+        found.dedup();
+        Ok(request.hints.first_of(found))
+    }
+}
+
 impl Source for HeadSource {
     fn select(&self, request: &SelectRequest<'_>) -> Result<Box<dyn SeriesSet>> {
         let set = self.set(request.range, request.matchers, request.hints.labels_only, request.hints.limit)?;
         Ok(Box::new(set))
     }
 
-    fn label_names(&self, range: TimeRange, matchers: &[Matcher]) -> Result<Vec<String>> {
-        if matchers.is_empty() {
-            return Ok(if range.overlaps(&self.reader.range()) { self.reader.label_names() } else { Vec::new() });
-        }
-        let mut names = Vec::new();
-        let mut set = self.set(range, matchers, true, 0)?;
-        while let Some(series) = set.next()? {
-            names.extend(series.labels.iter().map(|(name, _)| name.to_owned()));
-            if names.len() > COLLECTED {
-                names.sort_unstable();
-                names.dedup();
-            }
-        }
-        names.sort_unstable();
-        names.dedup();
-        Ok(names)
+    fn label_names(&self, request: &SelectRequest<'_>) -> Result<Vec<String>> {
+        self.strings(request, HeadReader::label_names, |labels, names| {
+            names.extend(labels.iter().map(|(name, _)| name.to_owned()));
+        })
     }
 
-    fn label_values(&self, name: &str, range: TimeRange, matchers: &[Matcher]) -> Result<Vec<String>> {
-        if matchers.is_empty() {
-            return Ok(if range.overlaps(&self.reader.range()) { self.reader.label_values(name) } else { Vec::new() });
-        }
-        let mut values = Vec::new();
-        let mut set = self.set(range, matchers, true, 0)?;
-        while let Some(series) = set.next()? {
-            values.extend(series.labels.get(name).map(str::to_owned));
-        }
-        values.sort_unstable();
-        values.dedup();
-        Ok(values)
+    fn label_values(&self, name: &str, request: &SelectRequest<'_>) -> Result<Vec<String>> {
+        let all = |reader: &HeadReader| reader.label_values(name);
+        self.strings(request, all, |labels, values| values.extend(labels.get(name).map(str::to_owned)))
     }
 
     fn exemplars(&self, range: TimeRange, matchers: &[&[Matcher]]) -> Result<Vec<(Labels, Vec<Exemplar>)>> {
@@ -86,7 +93,7 @@ impl Source for HeadSource {
     }
 }
 
-/// Names are sorted out when there are so many, since most are the same few again.
+/// They are sorted out when there are so many, since most are the same few again.
 const COLLECTED: usize = 1 << 16;
 
 struct HeadSet {

@@ -30,14 +30,14 @@ impl Source for Merged {
         Ok(merge_sets(sets))
     }
 
-    fn label_names(&self, range: TimeRange, matchers: &[Matcher]) -> Result<Vec<String>> {
-        let lists = self.sources.iter().map(|source| source.label_names(range, matchers));
-        Ok(merge_sorted_strings(lists.collect::<Result<_>>()?))
+    fn label_names(&self, request: &SelectRequest<'_>) -> Result<Vec<String>> {
+        let lists = self.sources.iter().map(|source| source.label_names(request));
+        Ok(request.hints.first_of(merge_sorted_strings(lists.collect::<Result<_>>()?)))
     }
 
-    fn label_values(&self, name: &str, range: TimeRange, matchers: &[Matcher]) -> Result<Vec<String>> {
-        let lists = self.sources.iter().map(|source| source.label_values(name, range, matchers));
-        Ok(merge_sorted_strings(lists.collect::<Result<_>>()?))
+    fn label_values(&self, name: &str, request: &SelectRequest<'_>) -> Result<Vec<String>> {
+        let lists = self.sources.iter().map(|source| source.label_values(name, request));
+        Ok(request.hints.first_of(merge_sorted_strings(lists.collect::<Result<_>>()?)))
     }
 
     fn exemplars(&self, range: TimeRange, matchers: &[&[Matcher]]) -> Result<Vec<(Labels, Vec<Exemplar>)>> {

@@ -67,8 +67,19 @@ pub struct SelectHints<'a> {
     pub grouping: &'a [String],
     /// Whether `grouping` is `by` (or `without`).
     pub by: bool,
-    /// At most so many series; 0 is no limit.
+    /// At most so many series, or so many names or values if those are asked for; 0 is no limit.
     pub limit: usize,
+}
+
+impl SelectHints<'_> {
+    /// The first of `strings`, as many as are asked for.
+    #[must_use]
+    pub fn first_of(&self, mut strings: Vec<String>) -> Vec<String> {
+        if self.limit > 0 {
+            strings.truncate(self.limit);
+        }
+        strings
+    }
 }
 
 impl<'a> SelectRequest<'a> {
@@ -78,7 +89,7 @@ impl<'a> SelectRequest<'a> {
         Self { range, matchers, budget, hints: SelectHints::default() }
     }
 
-    /// A request for labels alone: `/api/v1/series`.
+    /// A request for labels alone: which series there are, their names and values.
     #[must_use]
     pub fn labels_only(range: TimeRange, matchers: &'a [Matcher], budget: &'a Budget) -> Self {
         let hints = SelectHints { labels_only: true, ..SelectHints::default() };
@@ -94,17 +105,17 @@ pub trait Source: Send + Sync {
     /// The source's own; `LimitExceeded`, `Timeout` or `Cancelled` of the budget.
     fn select(&self, request: &SelectRequest<'_>) -> Result<Box<dyn SeriesSet>>;
 
-    /// The names of the labels of all series that match, sorted.
+    /// The names of the labels of all series that match, sorted; the first [`limit`](SelectHints::limit) of them.
     ///
     /// # Errors
-    /// The source's own.
-    fn label_names(&self, range: TimeRange, matchers: &[Matcher]) -> Result<Vec<String>>;
+    /// The source's own; `LimitExceeded`, `Timeout` or `Cancelled` of the budget.
+    fn label_names(&self, request: &SelectRequest<'_>) -> Result<Vec<String>>;
 
-    /// The values of the label `name` of all series that match, sorted.
+    /// The values of the label `name` of all series that match, sorted; the first [`limit`](SelectHints::limit) of them.
     ///
     /// # Errors
-    /// The source's own.
-    fn label_values(&self, name: &str, range: TimeRange, matchers: &[Matcher]) -> Result<Vec<String>>;
+    /// As [`label_names`](Source::label_names).
+    fn label_values(&self, name: &str, request: &SelectRequest<'_>) -> Result<Vec<String>>;
 
     /// The exemplars of the series that match any of the matcher lists, in label order; by default none.
     ///
@@ -130,11 +141,11 @@ impl<S: Source + ?Sized> Source for Arc<S> {
     fn select(&self, request: &SelectRequest<'_>) -> Result<Box<dyn SeriesSet>> {
         (**self).select(request)
     }
-    fn label_names(&self, range: TimeRange, matchers: &[Matcher]) -> Result<Vec<String>> {
-        (**self).label_names(range, matchers)
+    fn label_names(&self, request: &SelectRequest<'_>) -> Result<Vec<String>> {
+        (**self).label_names(request)
     }
-    fn label_values(&self, name: &str, range: TimeRange, matchers: &[Matcher]) -> Result<Vec<String>> {
-        (**self).label_values(name, range, matchers)
+    fn label_values(&self, name: &str, request: &SelectRequest<'_>) -> Result<Vec<String>> {
+        (**self).label_values(name, request)
     }
     fn exemplars(&self, range: TimeRange, matchers: &[&[Matcher]]) -> Result<Vec<(Labels, Vec<Exemplar>)>> {
         (**self).exemplars(range, matchers)

@@ -14,8 +14,7 @@
 //! one. Those are few, and none is held longer than that. Only a source some of whose series have a label of an external
 //! name needs a sort.
 
-use super::{SelectHints, SelectRequest, Series, SeriesChunk, SeriesSet, Source, merge_sets};
-use crate::budget::Budget;
+use super::{SelectRequest, Series, SeriesChunk, SeriesSet, Source, merge_sets};
 use crate::error::Result;
 use crate::model::{Exemplar, Labels, Matcher, Metadata, TimeRange};
 
@@ -34,21 +33,20 @@ impl<S: Source> WithLabels<S> {
     }
 
     /// Whether a series may have a label that is replaced.
-    fn has_own(&self, range: TimeRange) -> Result<bool> {
-        let names = self.source.label_names(range, &[])?;
+    fn has_own(&self, request: &SelectRequest<'_>) -> Result<bool> {
+        let names = self.source.label_names(&SelectRequest::labels_only(request.range, &[], request.budget))?;
         Ok(self.labels.iter().any(|(name, _)| names.binary_search_by(|own| own.as_str().cmp(name)).is_ok()))
     }
 
     /// Whether any series passes.
-    fn has_any(&self, range: TimeRange, matchers: &[Matcher]) -> Result<bool> {
-        if matchers.is_empty() {
+    fn has_any(&self, request: &SelectRequest<'_>) -> Result<bool> {
+        let mut first = SelectRequest::labels_only(request.range, request.matchers, request.budget);
+        first.hints.limit = 1;
+        if first.matchers.is_empty() {
             // Cheaper than to choose one of all.
-            return Ok(!self.source.label_names(range, &[])?.is_empty());
+            return Ok(!self.source.label_names(&first)?.is_empty());
         }
-        let budget = Budget::unlimited();
-        let hints = SelectHints { labels_only: true, limit: 1, ..SelectHints::default() };
-        let mut set = self.source.select(&SelectRequest { range, matchers, budget: &budget, hints })?;
-        Ok(set.next()?.is_some())
+        Ok(self.source.select(&first)?.next()?.is_some())
     }
 }
 
@@ -59,10 +57,10 @@ impl<S: Source> Source for WithLabels<S> {
         }
         let Some(matchers) = strip_matchers(&self.labels, request.matchers) else { return Ok(merge_sets(Vec::new())) };
         let mut request = SelectRequest { matchers: &matchers, ..*request };
-        if !self.has_own(request.range)? {
+        if !self.has_own(&request)? {
             let set = self.source.select(&request)?;
             // A series that was created meanwhile may have such a label, and the set may have it.
-            if !self.has_own(request.range)? {
+            if !self.has_own(&request)? {
                 return Ok(add_labels(set, &self.labels));
             }
         }
@@ -71,22 +69,23 @@ impl<S: Source> Source for WithLabels<S> {
         Ok(replace_labels(self.source.select(&request)?, &self.labels, limit))
     }
 
-    fn label_names(&self, range: TimeRange, matchers: &[Matcher]) -> Result<Vec<String>> {
-        let Some(matchers) = strip_matchers(&self.labels, matchers) else { return Ok(Vec::new()) };
-        let mut names = self.source.label_names(range, &matchers)?;
+    fn label_names(&self, request: &SelectRequest<'_>) -> Result<Vec<String>> {
+        let Some(matchers) = strip_matchers(&self.labels, request.matchers) else { return Ok(Vec::new()) };
+        let mut names = self.source.label_names(&SelectRequest { matchers: &matchers, ..*request })?;
         if !names.is_empty() {
             names.extend(self.labels.iter().map(|(name, _)| name.to_owned()));
             names.sort();
             names.dedup();
         }
-        Ok(names)
+        Ok(request.hints.first_of(names))
     }
 
-    fn label_values(&self, name: &str, range: TimeRange, matchers: &[Matcher]) -> Result<Vec<String>> {
-        let Some(matchers) = strip_matchers(&self.labels, matchers) else { return Ok(Vec::new()) };
+    fn label_values(&self, name: &str, request: &SelectRequest<'_>) -> Result<Vec<String>> {
+        let Some(matchers) = strip_matchers(&self.labels, request.matchers) else { return Ok(Vec::new()) };
+        let request = SelectRequest { matchers: &matchers, ..*request };
         match self.labels.get(name) {
-            None => self.source.label_values(name, range, &matchers),
-            Some(value) if self.has_any(range, &matchers)? => Ok(vec![value.to_owned()]),
+            None => self.source.label_values(name, &request),
+            Some(value) if self.has_any(&request)? => Ok(vec![value.to_owned()]),
             Some(_) => Ok(Vec::new()),
         }
     }
@@ -246,7 +245,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::budget::Budget;
     use crate::model::{MatchOp, Sample};
+    use crate::query::SelectHints;
     use crate::query::SeriesDecoder;
     use crate::testkit::MemorySource;
 
@@ -309,6 +310,10 @@ mod tests {
         found
     }
 
+    fn every<'a>(matchers: &'a [Matcher], budget: &'a Budget) -> SelectRequest<'a> {
+        SelectRequest::labels_only(TimeRange::ALL, matchers, budget)
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
         #[test]
@@ -332,14 +337,14 @@ mod tests {
             let mut names: Vec<&str> = expected.keys().flat_map(|labels| labels.iter().map(|(name, _)| name)).collect();
             names.sort_unstable();
             names.dedup();
-            let own: Vec<String> = with.label_names(TimeRange::ALL, &matchers).unwrap();
+            let own: Vec<String> = with.label_names(&every(&matchers, &Budget::unlimited())).unwrap();
             // A name that is replaced everywhere is there all the same: with the external value.
             prop_assert_eq!(own, names);
             for name in ["a", "b", "c", "d", "e", "f", "g", "h"] {
                 let mut values: Vec<&str> = expected.keys().filter_map(|labels| labels.get(name)).collect();
                 values.sort_unstable();
                 values.dedup();
-                prop_assert_eq!(with.label_values(name, TimeRange::ALL, &matchers).unwrap(), values, "{}", name);
+                prop_assert_eq!(with.label_values(name, &every(&matchers, &Budget::unlimited())).unwrap(), values, "{}", name);
             }
         }
     }
@@ -367,18 +372,19 @@ mod tests {
             fn select(&self, _: &SelectRequest<'_>) -> Result<Box<dyn SeriesSet>> {
                 panic!("the source is asked")
             }
-            fn label_names(&self, _: TimeRange, _: &[Matcher]) -> Result<Vec<String>> {
+            fn label_names(&self, _: &SelectRequest<'_>) -> Result<Vec<String>> {
                 panic!("the source is asked")
             }
-            fn label_values(&self, _: &str, _: TimeRange, _: &[Matcher]) -> Result<Vec<String>> {
+            fn label_values(&self, _: &str, _: &SelectRequest<'_>) -> Result<Vec<String>> {
                 panic!("the source is asked")
             }
         }
         let with = WithLabels::new(Nobody, Labels::from_pairs([("cluster", "eu")]));
         let matchers = [Matcher::new(MatchOp::Regex, "cluster", "us|ap").unwrap()];
         assert!(select(&with, &matchers, 0).is_empty());
-        assert!(with.label_names(TimeRange::ALL, &matchers).unwrap().is_empty());
-        assert!(with.label_values("cluster", TimeRange::ALL, &matchers).unwrap().is_empty());
+        let budget = Budget::unlimited();
+        assert!(with.label_names(&every(&matchers, &budget)).unwrap().is_empty());
+        assert!(with.label_values("cluster", &every(&matchers, &budget)).unwrap().is_empty());
         assert!(with.exemplars(TimeRange::ALL, &[&matchers]).unwrap().is_empty());
     }
 
@@ -389,10 +395,10 @@ mod tests {
             fn select(&self, _: &SelectRequest<'_>) -> Result<Box<dyn SeriesSet>> {
                 Ok(merge_sets(Vec::new()))
             }
-            fn label_names(&self, _: TimeRange, _: &[Matcher]) -> Result<Vec<String>> {
+            fn label_names(&self, _: &SelectRequest<'_>) -> Result<Vec<String>> {
                 Ok(Vec::new())
             }
-            fn label_values(&self, _: &str, _: TimeRange, _: &[Matcher]) -> Result<Vec<String>> {
+            fn label_values(&self, _: &str, _: &SelectRequest<'_>) -> Result<Vec<String>> {
                 Ok(Vec::new())
             }
             fn exemplars(&self, _: TimeRange, lists: &[&[Matcher]]) -> Result<Vec<(Labels, Vec<Exemplar>)>> {

@@ -1,7 +1,7 @@
 //! Series held in memory, as a source: for tests of whatever reads.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::chunk::{ChunkError, ChunkWriter, Rules, WrittenChunk};
 use crate::error::Result;
@@ -81,20 +81,16 @@ impl Source for MemorySource {
         Ok(Box::new(Found(found.into_iter())))
     }
 
-    fn label_names(&self, range: TimeRange, matchers: &[Matcher]) -> Result<Vec<String>> {
-        let mut names: Vec<String> =
-            self.matching(range, matchers).flat_map(|labels| labels.iter().map(|(name, _)| name.to_owned())).collect();
-        names.sort();
-        names.dedup();
-        Ok(names)
+    fn label_names(&self, request: &SelectRequest<'_>) -> Result<Vec<String>> {
+        let matching = self.matching(request.range, request.matchers);
+        let names: BTreeSet<&str> = matching.flat_map(|labels| labels.iter().map(|(name, _)| name)).collect();
+        Ok(request.hints.first_of(names.into_iter().map(str::to_owned).collect()))
     }
 
-    fn label_values(&self, name: &str, range: TimeRange, matchers: &[Matcher]) -> Result<Vec<String>> {
-        let mut values: Vec<String> =
-            self.matching(range, matchers).filter_map(|labels| labels.get(name)).map(str::to_owned).collect();
-        values.sort();
-        values.dedup();
-        Ok(values)
+    fn label_values(&self, name: &str, request: &SelectRequest<'_>) -> Result<Vec<String>> {
+        let matching = self.matching(request.range, request.matchers);
+        let values: BTreeSet<&str> = matching.filter_map(|labels| labels.get(name)).collect();
+        Ok(request.hints.first_of(values.into_iter().map(str::to_owned).collect()))
     }
 }
 

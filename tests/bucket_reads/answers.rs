@@ -72,8 +72,10 @@ fn both(env: &Env, bucket: &Bucket, blocks: &[(PathBuf, Vec<(&str, &str)>)]) -> 
 /// Matchers over what `source` has, and over what it has not.
 fn matchers(source: &dyn Source) -> impl Strategy<Value = Vec<Matcher>> + use<> {
     let mut pairs: Vec<(String, String)> = vec![("absent".to_owned(), "x".to_owned())];
-    for name in source.label_names(TimeRange::ALL, &[]).unwrap() {
-        let values = source.label_values(&name, TimeRange::ALL, &[]).unwrap();
+    let budget = Budget::unlimited();
+    let every = SelectRequest::labels_only(TimeRange::ALL, &[], &budget);
+    for name in source.label_names(&every).unwrap() {
+        let values = source.label_values(&name, &every).unwrap();
         pairs.extend(values.into_iter().take(40).map(|value| (name.clone(), value)));
     }
     let pair = prop::sample::select(pairs);
@@ -113,24 +115,26 @@ fn assert_same_answers(env: &Env, bucket: &Bucket, local: &Merged, cases: u32) {
             let (source, range) = (&sources[source], TimeRange::new(start, start + width));
             let (found, expected) = (select(source, range, &matchers), select(local, range, &matchers));
             prop_assert_eq!(text(&found), text(&expected), "{:?} {:?}", matchers, range);
+            let budget = Budget::unlimited();
+            let mut request = SelectRequest::labels_only(whole, &matchers, &budget);
             prop_assert_eq!(
-                source.label_names(whole, &matchers).unwrap(),
-                local.label_names(whole, &matchers).unwrap(),
+                source.label_names(&request).unwrap(),
+                local.label_names(&request).unwrap(),
                 "names for {:?}",
                 matchers
             );
             let name = matchers.first().map_or("__name__", |matcher| matcher.name());
             prop_assert_eq!(
-                source.label_values(name, whole, &matchers).unwrap(),
-                local.label_values(name, whole, &matchers).unwrap(),
+                source.label_values(name, &request).unwrap(),
+                local.label_values(name, &request).unwrap(),
                 "values of {} for {:?}",
                 name,
                 matchers
             );
-            prop_assert_eq!(
-                source.label_values("__name__", whole, &matchers).unwrap(),
-                local.label_values("__name__", whole, &matchers).unwrap()
-            );
+            let names = local.label_values("__name__", &request).unwrap();
+            prop_assert_eq!(&source.label_values("__name__", &request).unwrap(), &names);
+            request.hints.limit = 3;
+            prop_assert_eq!(source.label_values("__name__", &request).unwrap(), &names[..names.len().min(3)]);
             Ok(())
         })
         .unwrap();

@@ -20,13 +20,14 @@ fn everything(list: &Arc<BlockList>) -> Result<String> {
     let budget = Budget::unlimited();
     let mut found = String::new();
     for matchers in [vec![], vec![Matcher::new(MatchOp::Regex, "__name__", ".*[0-9_].*").unwrap()]] {
-        let mut set = source.select(&SelectRequest::new(TimeRange::ALL, &matchers, &budget))?;
+        let every = SelectRequest::new(TimeRange::ALL, &matchers, &budget);
+        let mut set = source.select(&every)?;
         while let Some(series) = set.next()? {
             let samples = series_samples(&series.chunks, TimeRange::ALL)?;
             found.push_str(&format!("{} {samples:?}\n", series.labels));
         }
-        found.push_str(&format!("{:?}\n", source.label_names(TimeRange::ALL, &matchers)?));
-        found.push_str(&format!("{:?}\n", source.label_values("__name__", TimeRange::ALL, &matchers)?));
+        found.push_str(&format!("{:?}\n", source.label_names(&every)?));
+        found.push_str(&format!("{:?}\n", source.label_values("__name__", &every)?));
     }
     Ok(found)
 }
@@ -147,7 +148,7 @@ fn a_kept_header_is_laid_out_as_thanos_lays_it_out() {
 
         let list = list(&bucket, &env, Some(&dir));
         let source = BucketSource::new(Arc::clone(&list), Arc::new(RangeCache::new(1 << 20)));
-        source.label_names(TimeRange::ALL, &[]).unwrap();
+        source.label_names(&SelectRequest::labels_only(TimeRange::ALL, &[], &Budget::unlimited())).unwrap();
         let listed = list.blocks().iter().find(|listed| listed.ulid().to_string() == block.name).cloned().unwrap();
         if listed.resolution_ms() == 0 {
             seen += 1;

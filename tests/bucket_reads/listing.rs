@@ -8,9 +8,10 @@ use narthex::bucket::{
     BlockList, Bucket, BucketSource, DELETION_MARK_FILE, DeletionMark, HiddenReason, ListOptions, Mark, Operation,
     RangeCache, Refreshed,
 };
+use narthex::budget::Budget;
 use narthex::fs::Env;
 use narthex::model::TimeRange;
-use narthex::query::Source;
+use narthex::query::{SelectRequest, Source};
 use serde_json::json;
 
 use crate::support::{TWO_HOURS, golden, list, memory, runtime, scratch};
@@ -247,7 +248,9 @@ fn a_bucket_that_cannot_be_listed_changes_nothing() {
     assert_eq!(served(&list), [ulid(1)]);
     // The block is there, and its index is not what it should be: the error names it.
     let source = BucketSource::new(list, Arc::new(RangeCache::new(1 << 20)));
-    let error = source.label_names(TimeRange::ALL, &[]).unwrap_err();
+    let budget = Budget::unlimited();
+    let request = SelectRequest::labels_only(TimeRange::ALL, &[], &budget);
+    let error = source.label_names(&request).unwrap_err();
     assert!(error.to_string().contains(&format!("memory/{}/index", ulid(1))), "{error}");
 }
 

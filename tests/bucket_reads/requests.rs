@@ -8,7 +8,7 @@ use narthex::budget::Budget;
 use narthex::fs::Env;
 use narthex::model::{Labels, Matcher, TimeRange};
 use narthex::promql::{Engine, Value};
-use narthex::query::{BlockSource, Merged, Source};
+use narthex::query::{BlockSource, Merged, SelectRequest, Source};
 use narthex::testkit::{STEP_MS, T0};
 use object_store::memory::InMemory;
 
@@ -109,7 +109,7 @@ fn select_is_lazy_about_what_lies_outside_of_its_time() {
     let source = BucketSource::new(list(&bucket, &env, None), Arc::new(RangeCache::new(1 << 20)));
     let before = spent(&bucket);
     let range = TimeRange::new(T0 - 2, T0 - 1);
-    assert!(source.label_names(range, &[]).unwrap().is_empty());
+    assert!(source.label_names(&SelectRequest::labels_only(range, &[], &Budget::unlimited())).unwrap().is_empty());
     assert_eq!(spent(&bucket), before);
     env.fs.remove_dir_all(&dir).unwrap();
 }

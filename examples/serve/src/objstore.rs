@@ -15,7 +15,6 @@ use narthex::bucket::{BlockList, Bucket, BucketSource, HiddenReason, ListOptions
 use narthex::codec::FixedSet;
 use narthex::error::{Error, ErrorKind, Result};
 use narthex::fs::{Env, Waiter};
-use narthex::model::{Matcher, TimeRange};
 use narthex::query::{SelectRequest, Series, SeriesSet, Source};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -332,11 +331,11 @@ impl Source for NotListed {
         Ok(Box::new(Told(vec![format!("{}: blocks may be missing: {reason}", self.bucket)])))
     }
 
-    fn label_names(&self, _: TimeRange, _: &[Matcher]) -> Result<Vec<String>> {
+    fn label_names(&self, _: &SelectRequest<'_>) -> Result<Vec<String>> {
         Ok(Vec::new())
     }
 
-    fn label_values(&self, _: &str, _: TimeRange, _: &[Matcher]) -> Result<Vec<String>> {
+    fn label_values(&self, _: &str, _: &SelectRequest<'_>) -> Result<Vec<String>> {
         Ok(Vec::new())
     }
 }

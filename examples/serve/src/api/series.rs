@@ -1,12 +1,11 @@
 //! Which series there are: `/series`, `/labels`, `/label/NAME/values`.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use narthex::budget::{Budget, BudgetLimits};
 use narthex::model::{Labels, Matcher, TimeRange};
 use narthex::promql::parse_selector;
-use narthex::query::SelectRequest;
+use narthex::query::{SelectRequest, merge_sorted_strings};
 
 use super::{Answer, ApiError, Call};
 use crate::form::{MAX_TIME_MS, MIN_TIME_MS, parse_limit, parse_time, quoted};
@@ -40,41 +39,49 @@ fn selectors(call: &Call) -> Result<Vec<Vec<Matcher>>, ApiError> {
     Ok(all)
 }
 
-/// Asks once for each selector (or once for everything) and unites the answers.
-fn united(
-    selectors: &[Vec<Matcher>],
-    mut ask: impl FnMut(&[Matcher]) -> narthex::error::Result<Vec<String>>,
-) -> Result<Vec<String>, ApiError> {
-    match selectors {
-        [] => Ok(ask(&[])?),
-        [one] => Ok(ask(one)?),
-        many => {
-            let mut all = BTreeSet::new();
-            for matchers in many {
-                all.extend(ask(matchers)?);
-            }
-            Ok(all.into_iter().collect())
-        }
+/// What `ask` finds for each selector (or once for everything), united.
+fn texts(
+    call: &Call,
+    mut ask: impl FnMut(&SelectRequest<'_>) -> narthex::error::Result<Vec<String>>,
+) -> Result<Answer, ApiError> {
+    let (limit, range) = (limit(call)?, time_range(call)?);
+    let mut selectors = selectors(call)?;
+    if selectors.is_empty() {
+        selectors.push(Vec::new());
     }
-}
-
-fn texts(mut texts: Vec<String>, limit: usize) -> Answer {
+    let budget = budget(call);
+    let mut lists = Vec::with_capacity(selectors.len());
+    for matchers in &selectors {
+        let mut request = SelectRequest::labels_only(range, matchers, &budget);
+        request.hints.limit = one_more(limit);
+        lists.push(ask(&request)?);
+    }
+    let mut texts = merge_sorted_strings(lists);
     let mut answer = Answer::default();
     if limit > 0 && texts.len() > limit {
         texts.truncate(limit);
         answer.warnings.push(TRUNCATED.to_owned());
     }
     put_list(&mut answer.data, &texts, |out, text| put_text(out, text));
-    answer
+    Ok(answer)
+}
+
+/// One more than asked for tells whether there are more; 0 is no limit.
+fn one_more(limit: usize) -> usize {
+    if limit == 0 { 0 } else { limit.saturating_add(1) }
+}
+
+/// The call's account: it ends with the query timeout, and when the caller leaves.
+fn budget(call: &Call) -> Arc<Budget> {
+    let limits = BudgetLimits { timeout: Some(call.app.limits().query_timeout), ..BudgetLimits::default() };
+    let budget = Arc::new(Budget::new(limits, &call.app.env().clock));
+    call.watch(&budget);
+    budget
 }
 
 pub(super) fn label_names(call: &Call) -> Result<Answer, ApiError> {
-    let limit = limit(call)?;
-    let range = time_range(call)?;
-    let selectors = selectors(call)?;
     let source = call.storage.source()?;
-    let names = united(&selectors, |matchers| source.label_names(range, matchers))?;
-    Ok(texts(names, limit))
+    texts(call, |request| source.label_names(request))
 }
 
 pub(super) fn label_values(call: &Call) -> Result<Answer, ApiError> {
@@ -83,12 +90,8 @@ pub(super) fn label_values(call: &Call) -> Result<Answer, ApiError> {
     if name.is_empty() {
         return Err(ApiError::bad_data(format!("invalid label name: {}", quoted(&name))));
     }
-    let limit = limit(call)?;
-    let range = time_range(call)?;
-    let selectors = selectors(call)?;
     let source = call.storage.source()?;
-    let values = united(&selectors, |matchers| source.label_values(&name, range, matchers))?;
-    Ok(texts(values, limit))
+    texts(call, |request| source.label_values(&name, request))
 }
 
 /// Undoes the escaping of names that a path cannot hold: `U__` in front, `_HEX_` for a character, `__` for `_`. What is
@@ -127,16 +130,13 @@ pub(super) fn series(call: &Call) -> Result<Answer, ApiError> {
     let range = time_range(call)?;
     let selectors = selectors(call).map_err(|error| ApiError::parameter("match[]", error.text))?;
     let source = call.storage.source()?;
-    let limits = BudgetLimits { timeout: Some(call.app.limits().query_timeout), ..BudgetLimits::default() };
-    let budget = Arc::new(Budget::new(limits, &call.app.env().clock));
-    call.watch(&budget);
+    let budget = budget(call);
     let mut answer = Answer::default();
     let mut all: Vec<Labels> = Vec::new();
     for matchers in &selectors {
         let mut request = SelectRequest::labels_only(range, matchers, &budget);
         request.hints.function = Some("series");
-        // One more than asked for tells whether there are more.
-        request.hints.limit = if limit == 0 { 0 } else { limit.saturating_add(1) };
+        request.hints.limit = one_more(limit);
         let mut set = source.select(&request)?;
         let first = all.len();
         while let Some(series) = set.next()? {
