@@ -31,6 +31,7 @@ mod exemplars;
 mod gc;
 mod isolation;
 mod label_index;
+pub(crate) mod mapped;
 mod metadata;
 mod open;
 mod postings;

@@ -64,6 +64,8 @@ pub enum DamageKind {
     Record,
     /// Segments are missing: those before `at.segment`.
     Missing,
+    /// Not the log, but the copy of its full chunks in `chunks_head/`: the log has what is missing there.
+    HeadChunks,
 }
 
 impl fmt::Display for Damage {
@@ -73,6 +75,7 @@ impl fmt::Display for Damage {
             DamageKind::Hole => "damaged bytes",
             DamageKind::Record => "damaged record",
             DamageKind::Missing => "missing segments",
+            DamageKind::HeadChunks => "damaged head chunks",
         };
         write!(out, "{kind} in {} at {}: {}", self.path.display(), self.at.offset, self.reason)
     }

@@ -51,7 +51,7 @@ pub fn repair(env: &Env, dir: &Path, damage: &[Damage]) -> Result<(), LogError> 
                 rewritten.push(path);
             }
             // The bytes are as they were written; there is nothing to mend.
-            DamageKind::Record | DamageKind::Missing => {}
+            DamageKind::Record | DamageKind::Missing | DamageKind::HeadChunks => {}
         }
     }
     Ok(())

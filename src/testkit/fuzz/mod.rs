@@ -12,6 +12,7 @@ mod bucket;
 #[cfg(feature = "bucket")]
 mod bucket_cache;
 mod chunk;
+mod head_chunks;
 mod input;
 #[cfg(feature = "promql")]
 mod promql;
@@ -28,6 +29,7 @@ pub use chunk::{
     chunk_float_histogram, chunk_histogram, chunk_histogram_round_trip, chunk_st, chunk_writer, chunk_xor,
     chunk_xor_round_trip, chunk_xor2, chunk_xor2_round_trip,
 };
+pub use head_chunks::head_chunks;
 #[cfg(feature = "promql")]
 pub use promql::{promql_parse, promql_script};
 #[cfg(feature = "wire")]
@@ -50,6 +52,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("chunk_xor2", chunk_xor2),
     ("chunk_xor2_round_trip", chunk_xor2_round_trip),
     ("chunk_xor_round_trip", chunk_xor_round_trip),
+    ("head_chunks", head_chunks),
     ("index", index),
     #[cfg(feature = "bucket")]
     ("index_header", index_header),

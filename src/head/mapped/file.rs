@@ -1,0 +1,147 @@
+//! One file of head chunks, while it grows and when it is finished.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+
+use super::format::{HEADER_LEN, chunk_len, split_chunk};
+use super::{ChunkPlace, MappedError};
+use crate::chunk::EncodedChunk;
+use crate::fs::ReadAt;
+
+/// What is read of a growing file for a chunk whose length is not known yet. Most are shorter.
+const GUESS: usize = 1024;
+
+/// A file of chunks, to be read. Whoever has it can read it, even when it was deleted.
+#[derive(Debug)]
+pub(crate) struct ChunkFile {
+    path: PathBuf,
+    content: RwLock<Content>,
+    /// The newest sample's time in it.
+    newest: AtomicI64,
+}
+
+#[derive(Debug)]
+enum Content {
+    /// Nobody writes to it any more.
+    Finished(Bytes),
+    /// Somebody does.
+    Growing {
+        read: Box<dyn ReadAt>,
+        /// Bytes that were handed to the disk.
+        written: u64,
+        /// Bytes behind them that were not yet.
+        tail: Vec<u8>,
+    },
+}
+
+impl ChunkFile {
+    pub(super) fn finished(path: PathBuf, bytes: Bytes, newest: i64) -> Self {
+        Self { path, content: RwLock::new(Content::Finished(bytes)), newest: AtomicI64::new(newest) }
+    }
+
+    pub(super) fn growing(path: PathBuf, read: Box<dyn ReadAt>, written: u64, newest: i64) -> Self {
+        let content = Content::Growing { read, written, tail: Vec::new() };
+        Self { path, content: RwLock::new(content), newest: AtomicI64::new(newest) }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn newest(&self) -> i64 {
+        self.newest.load(Ordering::Acquire)
+    }
+
+    /// Puts bytes behind the others, in memory: `put` appends them. Where they begin.
+    pub(super) fn extend(&self, newest: i64, put: impl FnOnce(&mut Vec<u8>)) -> u64 {
+        self.newest.fetch_max(newest, Ordering::AcqRel);
+        match &mut *self.content.write() {
+            Content::Growing { written, tail, .. } => {
+                let at = *written + tail.len() as u64;
+                put(tail);
+                at
+            }
+            // Only the file that grows is extended.
+            Content::Finished(bytes) => bytes.len() as u64,
+        }
+    }
+
+    /// Where the next chunk goes, and how much of what is before it is not written yet.
+    pub(super) fn end(&self) -> (u64, usize) {
+        match &*self.content.read() {
+            Content::Growing { written, tail, .. } => (*written + tail.len() as u64, tail.len()),
+            Content::Finished(bytes) => (bytes.len() as u64, 0),
+        }
+    }
+
+    /// Hands what is in memory alone to `write`, which gets it and where in the file it belongs. Readers go on.
+    pub(super) fn flush(&self, write: impl FnOnce(u64, &[u8]) -> Result<(), MappedError>) -> Result<(), MappedError> {
+        let taken = match &*self.content.read() {
+            Content::Growing { written, tail, .. } if !tail.is_empty() => {
+                write(*written, tail)?;
+                tail.len()
+            }
+            _ => return Ok(()),
+        };
+        if let Content::Growing { written, tail, .. } = &mut *self.content.write() {
+            *written += taken as u64;
+            // One writer at a time: nothing came behind it.
+            tail.clear();
+        }
+        Ok(())
+    }
+
+    /// Nobody writes any more: the file as bytes.
+    pub(super) fn finish(&self, bytes: Bytes) {
+        *self.content.write() = Content::Finished(bytes);
+    }
+
+    fn damaged(&self, offset: u64, reason: String) -> MappedError {
+        MappedError::Corrupt { file: self.path.clone(), offset, reason }
+    }
+
+    /// The chunk at `place`, which is in this file; checked against its sum.
+    ///
+    /// # Errors
+    /// [`MappedError::Corrupt`], [`MappedError::Io`].
+    pub(crate) fn read(&self, place: ChunkPlace) -> Result<EncodedChunk, MappedError> {
+        let offset = place.offset();
+        let outside = || self.damaged(offset, "no chunk begins here".to_owned());
+        if offset < HEADER_LEN {
+            return Err(outside());
+        }
+        let split = |bytes: &Bytes| {
+            let (found, data, _) = split_chunk(bytes, offset).map_err(|reason| self.damaged(offset, reason))?;
+            Ok(EncodedChunk { encoding: found.encoding, data: bytes.slice_ref(data) })
+        };
+        match &*self.content.read() {
+            Content::Finished(bytes) if offset < bytes.len() as u64 => split(&bytes.slice(offset as usize..)),
+            Content::Finished(_) => Err(outside()),
+            Content::Growing { written, tail, .. } if offset >= *written => {
+                let bytes = tail.get((offset - written) as usize..).ok_or_else(outside)?;
+                let len = chunk_len(bytes).unwrap_or(0).min(bytes.len() as u64) as usize;
+                split(&Bytes::copy_from_slice(bytes.get(..len).unwrap_or_default()))
+            }
+            Content::Growing { read, .. } => {
+                let at = |len: usize| {
+                    let mut bytes = vec![0; len];
+                    let read = read.read_at(offset, &mut bytes).map_err(MappedError::io(&self.path))?;
+                    bytes.truncate(read);
+                    Ok::<_, MappedError>(bytes)
+                };
+                let mut bytes = at(GUESS)?;
+                let len = chunk_len(&bytes).ok_or_else(outside)?;
+                if len > bytes.len() as u64 {
+                    // Before memory is taken for it: a length may be anything.
+                    let there = read.len().map_err(MappedError::io(&self.path))?.saturating_sub(offset);
+                    bytes = at(len.min(there) as usize)?;
+                }
+                bytes.truncate(len as usize);
+                split(&Bytes::from(bytes))
+            }
+        }
+    }
+}

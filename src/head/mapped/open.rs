@@ -1,0 +1,219 @@
+//! What is there at opening: every file is looked through once, and what is not sound is cut away.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+
+use super::file::ChunkFile;
+use super::format::{Broken, HEADER_LEN, scan};
+use super::{ChunkPlace, FILE_SIZE, Loaded, MappedChunks, MappedError, Writer, file_number};
+use crate::error::Result;
+use crate::fs::{Env, Fs, with_suffix};
+use crate::wal::{Damage, DamageKind, Position};
+
+/// Ends the name of a file that is being written again.
+const REPAIR_SUFFIX: &str = ".repair";
+
+/// A directory of head chunks as it was found.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    /// The files.
+    pub(crate) chunks: MappedChunks,
+    /// The chunks in them, in the order in which they were written.
+    pub(crate) loaded: Vec<Loaded>,
+    /// What is not there any more, or not what was written.
+    pub(crate) damage: Vec<Damage>,
+}
+
+/// A name in the directory.
+struct Entry {
+    number: u32,
+    name: String,
+}
+
+impl MappedChunks {
+    /// Opens the files in `dir` for who owns them: what is damaged is cut away, and what lies behind it deleted.
+    ///
+    /// # Errors
+    /// `Io`, `Full`. Damage is no error.
+    pub(crate) fn open(env: &Env, dir: &Path) -> Result<Opened> {
+        Self::open_sized(env, dir, FILE_SIZE)
+    }
+
+    /// As [`open`](Self::open), with files of another size.
+    pub(super) fn open_sized(env: &Env, dir: &Path, limit: u64) -> Result<Opened> {
+        let fs = env.fs.as_ref();
+        let entries = list(fs, dir)?;
+        let mut opened = Opened::new(env, dir, limit);
+        let mut sound = 0;
+        for entry in &entries {
+            if !opened.follows(dir, entry) {
+                break;
+            }
+            let path = dir.join(&entry.name);
+            let bytes = fs.map(&path).map_err(MappedError::io(&path))?;
+            match opened.scan(entry, &path, &bytes) {
+                Ok(newest) => opened.keep(entry, &path, bytes, newest),
+                Err((broken, newest)) => {
+                    // Who reads the directory beside us may have the file mapped: it is not cut, but replaced.
+                    let whole = bytes.slice(..(broken.sound as usize).min(bytes.len()));
+                    opened.note(&path, entry.number, broken.sound, broken.reason);
+                    if whole.len() as u64 > HEADER_LEN {
+                        replace(fs, dir, &path, &whole)?;
+                        drop((whole, bytes));
+                        let bytes = fs.map(&path).map_err(MappedError::io(&path))?;
+                        opened.keep(entry, &path, bytes, newest);
+                        sound += 1;
+                    }
+                    break;
+                }
+            }
+            sound += 1;
+        }
+        // From behind, so that there is no gap at any moment.
+        for entry in entries.iter().skip(sound).rev() {
+            let path = dir.join(&entry.name);
+            fs.remove_file(&path).map_err(MappedError::io(&path))?;
+        }
+        if sound < entries.len() {
+            fs.sync_dir(dir).map_err(MappedError::io(dir))?;
+        } else if let Some(last) = entries.last() {
+            // The process that wrote it may have been killed before its own sync, and damage is to be at the end of the
+            // last file alone.
+            let path = dir.join(&last.name);
+            let synced = fs.open_append(&path).and_then(|mut file| file.sync());
+            synced.and_then(|()| fs.sync_dir(dir)).map_err(MappedError::io(&path))?;
+        }
+        let next = opened.chunks.files.read().last_key_value().map_or(1, |(number, _)| number + 1);
+        opened.chunks.writer = Some(Mutex::new(Writer { next, current: None }));
+        Ok(opened)
+    }
+
+    /// Opens the files in `dir` for reading, whoever owns them. Nothing is written.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(crate) fn open_read_only(env: &Env, dir: &Path) -> Result<Opened> {
+        let fs = env.fs.as_ref();
+        let entries = list(fs, dir)?;
+        let mut opened = Opened::new(env, dir, FILE_SIZE);
+        for (position, entry) in entries.iter().enumerate() {
+            if !opened.follows(dir, entry) {
+                break;
+            }
+            let path = dir.join(&entry.name);
+            let is_last = position + 1 == entries.len();
+            // The last one may grow.
+            let read = if is_last { fs.read(&path).map(Bytes::from) } else { fs.map(&path) };
+            let bytes = match read {
+                // Its owner has deleted it: blocks have what it held.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                read => read.map_err(MappedError::io(&path))?,
+            };
+            let scanned = opened.scan(entry, &path, &bytes);
+            let newest = scanned.as_ref().map_or_else(|(_, newest)| *newest, |newest| *newest);
+            if is_last {
+                match fs.open_read(&path) {
+                    Ok(read) => {
+                        let file = ChunkFile::growing(path, read, bytes.len() as u64, newest);
+                        opened.chunks.files.write().insert(entry.number, Arc::new(file));
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        opened.loaded.retain(|loaded| loaded.place.file() != entry.number);
+                    }
+                    Err(error) => return Err(MappedError::io(&path)(error).into()),
+                }
+            } else {
+                opened.keep(entry, &path, bytes, newest);
+                if let Err((broken, _)) = scanned {
+                    opened.note(&path, entry.number, broken.sound, broken.reason);
+                    break;
+                }
+            }
+        }
+        Ok(opened)
+    }
+}
+
+impl Opened {
+    fn new(env: &Env, dir: &Path, limit: u64) -> Self {
+        let chunks = MappedChunks {
+            fs: Arc::clone(&env.fs),
+            dir: dir.to_owned(),
+            limit,
+            writer: None,
+            files: RwLock::new(BTreeMap::new()),
+        };
+        Self { chunks, loaded: Vec::new(), damage: Vec::new() }
+    }
+
+    /// Whether the file comes right after the last one.
+    fn follows(&mut self, dir: &Path, entry: &Entry) -> bool {
+        let last = self.chunks.files.read().last_key_value().map(|(number, _)| *number);
+        let missing = last.filter(|last| last + 1 != entry.number);
+        if let Some(last) = missing {
+            self.note(dir, entry.number, 0, format!("after file {last} comes {}", entry.number));
+        }
+        missing.is_none()
+    }
+
+    /// Takes the chunks of a file, as far as it is sound. Its newest sample.
+    fn scan(&mut self, entry: &Entry, _path: &Path, bytes: &[u8]) -> Result<i64, (Broken, i64)> {
+        let mut newest = i64::MIN;
+        let loaded = &mut self.loaded;
+        let scanned = scan(bytes, |found, _| {
+            newest = newest.max(found.range.max);
+            loaded.push(Loaded {
+                series: found.series,
+                range: found.range,
+                place: ChunkPlace::new(entry.number, found.offset),
+                encoding: found.encoding,
+                samples: found.samples,
+                out_of_order: found.out_of_order,
+            });
+        });
+        scanned.map(|_| newest).map_err(|broken| (broken, newest))
+    }
+
+    fn keep(&self, entry: &Entry, path: &Path, bytes: Bytes, newest: i64) {
+        let file = ChunkFile::finished(path.to_owned(), bytes, newest);
+        self.chunks.files.write().insert(entry.number, Arc::new(file));
+    }
+
+    fn note(&mut self, path: &Path, file: u32, offset: u64, reason: String) {
+        let at = Position { in_log: false, segment: u64::from(file), offset };
+        self.damage.push(Damage { path: path.to_owned(), at, kind: DamageKind::HeadChunks, reason });
+    }
+}
+
+/// The files in the directory by number; none if it is not there.
+fn list(fs: &dyn Fs, dir: &Path) -> Result<Vec<Entry>, MappedError> {
+    let entries = match fs.list(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        listed => listed.map_err(MappedError::io(dir))?,
+    };
+    let files = entries.into_iter().filter(|entry| !entry.is_dir);
+    let mut files: Vec<Entry> =
+        files.filter_map(|entry| Some(Entry { number: file_number(&entry.name)?, name: entry.name })).collect();
+    files.sort_by_key(|entry| entry.number);
+    files.dedup_by_key(|entry| entry.number);
+    Ok(files)
+}
+
+/// Puts a file with these bytes in the place of the one at `path`.
+fn replace(fs: &dyn Fs, dir: &Path, path: &Path, bytes: &[u8]) -> Result<(), MappedError> {
+    let fresh = with_suffix(path, REPAIR_SUFFIX);
+    // Of a repair that was interrupted.
+    match fs.remove_file(&fresh) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(MappedError::io(&fresh)(error)),
+        _ => {}
+    }
+    let mut file = fs.create(&fresh).map_err(MappedError::io(&fresh))?;
+    file.append(bytes).and_then(|()| file.sync()).map_err(MappedError::io(&fresh))?;
+    fs.rename(&fresh, path).map_err(MappedError::io(&fresh))?;
+    fs.sync_dir(dir).map_err(MappedError::io(dir))
+}
