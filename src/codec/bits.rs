@@ -163,29 +163,39 @@ const FIRST: usize = 32;
 /// many chunks open, their ends are in no cache, and memory is what an append would wait for.
 #[derive(Debug, Clone, Default)]
 pub struct BitWriter {
-    /// Whole words behind what the writer began with, then `shown` bytes of what is pending.
-    bytes: Vec<u8>,
+    /// The first `len` are what is written as whole words behind what the writer began with; the others are room.
+    bytes: Box<[u8]>,
     /// The bits that are in no word yet, leftmost; the others are 0.
     pending: u64,
-    /// How many those are, 0 to 63.
+    len: u32,
+    /// How many bits are pending, 0 to 63.
     pending_bits: u8,
-    /// Bytes of pending bits that were appended to `bytes` for somebody to read. They may be out of date.
-    shown: u8,
+    #[expect(dead_code, reason = "it is there for what it can never be")]
+    niche: Niche,
+}
+
+/// A byte that always has the same value: what it could be otherwise tells the other kinds of an open chunk from this one,
+/// without a word of their own.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(u8)]
+enum Niche {
+    #[default]
+    Writer,
 }
 
 impl BitWriter {
     /// Continues after the last of `bytes`.
     #[must_use]
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self { bytes, pending: 0, pending_bits: 0, shown: 0 }
+        let len = bytes.len() as u32;
+        Self { bytes: bytes.into_boxed_slice(), pending: 0, len, pending_bits: 0, niche: Niche::Writer }
     }
 
     /// Begins with `len` zero bytes, to be set in the end.
     #[must_use]
     pub fn with_header(len: usize) -> Self {
-        let mut bytes = Vec::with_capacity(FIRST);
-        bytes.resize(len, 0);
-        Self::new(bytes)
+        let bytes = vec![0; FIRST.max(len)].into_boxed_slice();
+        Self { bytes, pending: 0, len: len as u32, pending_bits: 0, niche: Niche::Writer }
     }
 
     /// Continues after the first `bits` bits of `bytes`; what follows them is cut off.
@@ -199,7 +209,7 @@ impl BitWriter {
         {
             pending = u64::from(last & !(0xff >> pending_bits)) << 56;
         }
-        Self { bytes, pending, pending_bits, shown: 0 }
+        Self { pending, pending_bits, ..Self::new(bytes) }
     }
 
     /// Appends the low `count` bits of `value`, 64 at most; higher bits are ignored.
@@ -225,20 +235,14 @@ impl BitWriter {
 
     #[inline]
     fn word(&mut self, word: u64) {
-        self.hide();
-        if self.bytes.capacity() - self.bytes.len() < 8 {
+        let len = self.len as usize;
+        if self.bytes.len() < len + 8 {
             self.grow();
         }
-        self.bytes.extend_from_slice(&word.to_be_bytes());
-    }
-
-    /// Takes the pending bits out of the bytes.
-    #[inline]
-    fn hide(&mut self) {
-        if self.shown > 0 {
-            self.bytes.truncate(self.bytes.len() - usize::from(self.shown));
-            self.shown = 0;
+        if let Some(end) = self.bytes.get_mut(len..len + 8) {
+            end.copy_from_slice(&word.to_be_bytes());
         }
+        self.len = len as u32 + 8;
     }
 
     /// The pending bits as bytes, the last one filled up with zeros.
@@ -250,8 +254,11 @@ impl BitWriter {
     /// more than it saves.
     #[cold]
     fn grow(&mut self) {
-        let wanted = (self.bytes.capacity() * 3 / 2).max(self.bytes.len() + 8).next_multiple_of(16);
-        self.bytes.reserve_exact(wanted - self.bytes.len());
+        let wanted = (self.bytes.len() * 3 / 2).max(self.len as usize + 8).next_multiple_of(16);
+        let mut grown = Vec::with_capacity(wanted);
+        grown.extend_from_slice(&self.bytes);
+        grown.resize(wanted, 0);
+        self.bytes = grown.into_boxed_slice();
     }
 
     /// Appends one bit.
@@ -278,7 +285,7 @@ impl BitWriter {
     #[must_use]
     #[inline]
     pub fn len(&self) -> usize {
-        self.bytes.len() - usize::from(self.shown) + usize::from(self.pending_bits).div_ceil(8)
+        self.len as usize + usize::from(self.pending_bits).div_ceil(8)
     }
 
     /// Whether nothing is written.
@@ -289,19 +296,23 @@ impl BitWriter {
 
     /// What is written, the last byte filled up with zeros. It may be changed where a header was left room for.
     pub fn as_mut_bytes(&mut self) -> &mut [u8] {
-        self.hide();
         let (pending, len) = self.pending_bytes();
-        self.bytes.extend(pending.iter().take(len));
-        self.shown = len as u8;
-        &mut self.bytes
+        let (start, end) = (self.len as usize, self.len as usize + len);
+        if self.bytes.len() < end {
+            self.grow();
+        }
+        if let (Some(room), Some(pending)) = (self.bytes.get_mut(start..end), pending.get(..len)) {
+            // Behind the whole words, where the word that these bits become will stand.
+            room.copy_from_slice(pending);
+        }
+        self.bytes.get_mut(..end).unwrap_or_default()
     }
 
     /// A copy of what is written, the last byte filled up with zeros.
     #[must_use]
     pub fn to_vec(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.len());
-        let whole = self.bytes.len() - usize::from(self.shown);
-        bytes.extend_from_slice(self.bytes.get(..whole).unwrap_or_default());
+        bytes.extend_from_slice(self.bytes.get(..self.len as usize).unwrap_or_default());
         let (pending, len) = self.pending_bytes();
         bytes.extend(pending.iter().take(len));
         bytes
@@ -310,14 +321,16 @@ impl BitWriter {
     /// Bytes of memory held, used or not.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.bytes.capacity()
+        self.bytes.len()
     }
 
     /// The bytes, the last one filled up with zeros.
     #[must_use]
     pub fn into_bytes(mut self) -> Vec<u8> {
-        self.as_mut_bytes();
-        self.bytes
+        let len = self.as_mut_bytes().len();
+        let mut bytes = self.bytes.into_vec();
+        bytes.truncate(len);
+        bytes
     }
 }
 

@@ -15,6 +15,7 @@ use super::isolation::Ticket;
 use super::open::HistogramKind;
 use super::series::{Applied, Header, SeriesState};
 use super::slab::Locked;
+use super::trail::Trail;
 use super::{Head, SeriesRef};
 use crate::chunk::{Floats, Integers};
 use crate::error::Result;
@@ -45,6 +46,7 @@ pub struct Appender {
     unbounded: bool,
     /// Samples after this are refused.
     max_valid: i64,
+    trail: Trail,
     buffers: Buffers,
 }
 
@@ -62,6 +64,7 @@ impl Head {
             min_valid: min_valid.unwrap_or(i64::MIN),
             unbounded: min_valid.is_none(),
             max_valid: self.options.future_bound.map_or(i64::MAX, |bound| now.saturating_add(bound)),
+            trail: Trail::default(),
             buffers: self.buffers.lock().pop().unwrap_or_default(),
         }
     }
@@ -90,7 +93,7 @@ impl Appender {
     #[inline]
     pub fn append_packed(&mut self, reference: Option<SeriesRef>, packed: &[u8], t: i64, v: f64) -> Result<SeriesRef> {
         self.check_time(t)?;
-        let (series_ref, series) = self.head.resolve(reference, packed)?;
+        let (series_ref, series) = self.head.resolve(reference, packed, &mut self.trail)?;
         if !series.is_newer(t) && series.lock().check_float(&series, t, v)? == Applied::Same {
             return Ok(series_ref);
         }
@@ -175,7 +178,7 @@ impl Appender {
     ) -> Result<SeriesRef> {
         self.check_time(t)?;
         histogram.prepare().map_err(|error| Refusal::Histogram(error.to_string()))?;
-        let (series_ref, series) = self.head.resolve(reference, packed)?;
+        let (series_ref, series) = self.head.resolve(reference, packed, &mut self.trail)?;
         if !series.is_newer(t) && series.lock().check_histogram::<K>(&series, t, &histogram)? == Applied::Same {
             return Ok(series_ref);
         }
@@ -215,7 +218,7 @@ impl Appender {
         metadata: Metadata,
     ) -> Result<SeriesRef> {
         let (series_ref, series) = self.head.existing(reference, labels.as_packed()).ok_or(Refusal::UnknownSeries)?;
-        if !self.head.metadata.is(&series.lock().metric_name(), &metadata) {
+        if !self.head.metadata.is(series.lock().labels().metric_name(), &metadata) {
             let reference = series.reference();
             self.buffers.batch.metadata.push(Pending { series: series_ref, reference, t: 0, value: metadata });
         }
@@ -333,7 +336,7 @@ impl Appender {
             }
             for Pending { series, value, .. } in &batch.metadata {
                 if let Some(slot) = head.known(*series) {
-                    head.metadata.set(&slot.lock().metric_name(), value);
+                    head.metadata.set(slot.lock().labels().metric_name(), value);
                 }
             }
         }

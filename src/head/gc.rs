@@ -18,7 +18,7 @@ use roaring::RoaringBitmap;
 use xxhash_rust::xxh64::xxh64;
 
 use super::checkpoint::Gone;
-use super::label_index::{Pair, to_labels};
+use super::label_index::Pair;
 use super::{Head, SeriesRef};
 use crate::error::Result;
 use crate::index::postings_for_matchers;
@@ -185,7 +185,7 @@ impl Head {
             for &id in ids {
                 let Some(series) = self.slots.get(id) else { continue };
                 // The shard is locked before the series, here as in a creation.
-                let hash = xxh64(to_labels(series.lock().labels(), &mut buffer).as_packed(), 0);
+                let hash = xxh64(series.lock().labels().to_labels(&mut buffer).as_packed(), 0);
                 let mut shard = self.map.shard(hash);
                 let mut state = series.lock();
                 if series.tag() & 1 == 1 && state.is_empty() && !state.labels().is_empty() {

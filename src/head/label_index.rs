@@ -6,7 +6,7 @@
 //! pair     its packed bytes, and the ids of its series
 //! ```
 //!
-//! A series is a slice of references to its pairs: a pair's text is in memory once however many series have it. A pair
+//! A page of series refers to its pairs (`page_labels`): a pair's text is in memory once however many series have it. A pair
 //! is in the index as long as a series has it: it goes with the last one, under its name's lock, and its memory with it.
 //! Locks are held a name or a pair at a time, so series are created side by side, and a regular expression over one
 //! name's values runs on a snapshot and stops nobody.
@@ -42,24 +42,6 @@ impl Pair {
     pub(super) fn text(&self) -> (&str, &str) {
         LabelsIter::of_packed(&self.packed).next().unwrap_or(("", ""))
     }
-}
-
-/// The labels of a series.
-pub(super) type Pairs = Box<[Arc<Pair>]>;
-
-/// The set of `pairs`. `buffer` is memory to use again.
-pub(super) fn to_labels(pairs: &[Arc<Pair>], buffer: &mut Vec<u8>) -> Labels {
-    buffer.clear();
-    for pair in pairs {
-        buffer.extend_from_slice(pair.packed());
-    }
-    Labels::from_packed(buffer)
-}
-
-/// Whether `pairs` are those of the set with this packed form.
-pub(super) fn are_packed(pairs: &[Arc<Pair>], packed: &[u8]) -> bool {
-    let rest = pairs.iter().try_fold(packed, |rest, pair| rest.strip_prefix(pair.packed()));
-    rest.is_some_and(<[u8]>::is_empty)
 }
 
 /// Values in order of their text.
@@ -154,8 +136,8 @@ impl NameIndex {
 
 impl LabelIndex {
     /// Enters series `id` with the labels of this packed form, and gives its pairs.
-    pub(super) fn add(&self, packed: &[u8], id: u32) -> Pairs {
-        let mut pairs = Vec::with_capacity(LabelsIter::of_packed(packed).count());
+    pub(super) fn add(&self, packed: &[u8], id: u32) -> Vec<Arc<Pair>> {
+        let mut pairs = Vec::with_capacity(16);
         let mut names = self.names.read();
         let mut labels = LabelsIter::of_packed(packed);
         let mut rest = packed;
@@ -175,7 +157,7 @@ impl LabelIndex {
         }
         drop(names);
         self.all.lock().add(id);
-        pairs.into()
+        pairs
     }
 
     /// Takes out the series in `dead`, whose pairs, all together, are `pairs`.
@@ -299,11 +281,11 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet};
 
-    fn add(index: &LabelIndex, id: u32, labels: &[(&str, &str)]) -> Pairs {
+    fn add(index: &LabelIndex, id: u32, labels: &[(&str, &str)]) -> Vec<Arc<Pair>> {
         index.add(Labels::from_pairs(labels.iter().copied()).as_packed(), id)
     }
 
-    fn remove(index: &LabelIndex, id: u32, pairs: Pairs) {
+    fn remove(index: &LabelIndex, id: u32, pairs: Vec<Arc<Pair>>) {
         index.remove(&[id].into_iter().collect(), &pairs);
     }
 
@@ -325,7 +307,7 @@ mod tests {
         let index = LabelIndex::default();
         let mut after_round = Vec::new();
         for round in 0..100_u32 {
-            let series: Vec<(u32, Pairs)> = (0..200)
+            let series: Vec<(u32, Vec<Arc<Pair>>)> = (0..200)
                 .map(|n| {
                     let id = round * 200 + n;
                     let (pod, name) = (format!("pod-{id}"), format!("label_{}", id % 400));

@@ -34,6 +34,7 @@ mod label_index;
 pub(crate) mod mapped;
 mod metadata;
 mod open;
+mod page_labels;
 mod postings;
 mod range_head;
 mod reader;
@@ -43,6 +44,7 @@ mod series_map;
 mod slab;
 mod stats;
 mod tombstones;
+mod trail;
 
 use std::fmt;
 use std::path::Path;
@@ -70,12 +72,13 @@ pub use stats::{Cardinality, HeadStats};
 use batch::Buffers;
 use exemplars::Exemplars;
 use isolation::Isolation;
-use label_index::{LabelIndex, are_packed};
+use label_index::LabelIndex;
 use metadata::MetricMetadata;
 use series::{Header, Series, SeriesState};
 use series_map::SeriesMap;
 use slab::Slab;
 use tombstones::HeadTombstones;
+use trail::Trail;
 
 /// The log's directory in a data directory.
 pub(crate) const WAL_DIR: &str = "wal";
@@ -297,22 +300,27 @@ impl Head {
         };
         let pairs = self.labels.add(packed, id);
         let reference = logged.unwrap_or_else(|| self.last_reference.fetch_add(1, Ordering::Relaxed) + 1);
-        let tag = series.occupy(&mut series.lock(), pairs, reference);
-        // Before anybody can find it: no sample of it can overtake it into the log.
+        // Before anybody can find it, here or by its neighbour: no sample of it can overtake it into the log.
         if let Some(log) = self.log.as_ref().filter(|_| logged.is_none()) {
             log.add_series(reference, LabelsIter::of_packed(packed));
         }
+        let tag = series.occupy(&mut series.lock(), pairs, reference);
         shard.insert(hash, id);
         self.counters.series_created.fetch_add(1, Ordering::Relaxed);
         Ok((SeriesRef::new(id, tag), series))
     }
 
-    /// The series that is meant, which is created if there is none.
+    /// The series that is meant, which is created if there is none. `trail` is what the appender asked for before.
     #[inline]
-    fn resolve(&self, reference: Option<SeriesRef>, packed: &[u8]) -> Result<(SeriesRef, Series<'_>), Refusal> {
+    fn resolve(
+        &self,
+        reference: Option<SeriesRef>,
+        packed: &[u8],
+        trail: &mut Trail,
+    ) -> Result<(SeriesRef, Series<'_>), Refusal> {
         match reference.and_then(|reference| Some((reference, self.known(reference)?))) {
             Some(known) => Ok(known),
-            None => self.get_or_create(packed, None),
+            None => self.follow(trail, packed),
         }
     }
 
@@ -327,13 +335,13 @@ impl Head {
 
     /// The series with these labels, if it is in `shard`.
     fn find(&self, shard: &series_map::Shard, hash: u64, packed: &[u8]) -> Option<(SeriesRef, Series<'_>)> {
-        let is_it = |id| self.slots.get(id).is_some_and(|series| are_packed(series.lock().labels(), packed));
+        let is_it = |id| self.slots.get(id).is_some_and(|series| series.lock().labels().are_packed(packed));
         let id = shard.find(hash, is_it)?;
         let series = self.slots.get(id)?;
         let mut tag = series.tag();
         if tag & 1 == 1 {
             // It was about to be removed, which takes this shard's lock.
-            tag = series.revive(&mut series.lock());
+            tag = series.revive(&series.lock());
         }
         Some((SeriesRef::new(id, tag), series))
     }
@@ -347,9 +355,9 @@ impl Head {
             return Some(series);
         }
         if tag == reference.tag() | 1 {
-            let mut state = series.lock();
+            let state = series.lock();
             if series.tag() & !1 == reference.tag() {
-                series.revive(&mut state);
+                series.revive(&state);
                 return Some(series);
             }
         }

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Head;
-use super::label_index::to_labels;
 use super::open::trim;
 use crate::block::{BlockRead, Symbols};
 use crate::chunk::EncodedChunk;
@@ -72,7 +71,7 @@ impl BlockRead for RangeHead {
             let Some(series) = self.head.slots.get(id) else { continue };
             let state = series.lock();
             if !state.labels().is_empty() {
-                sorted.push((to_labels(state.labels(), &mut buffer), id));
+                sorted.push((state.labels().to_labels(&mut buffer), id));
             }
         }
         sorted.sort_unstable_by(|a, b| a.0.cmp(&b.0));
@@ -88,7 +87,7 @@ impl BlockRead for RangeHead {
             if state.labels().is_empty() {
                 return Err(no_series(id.0));
             }
-            *labels = to_labels(state.labels(), &mut Vec::new());
+            *labels = state.labels().to_labels(&mut Vec::new());
             state.ranges(&series, self.range, |number, range| {
                 if !self.is_inside(range) {
                     straddling.extend(state.chunk(&series, number).map(|(_, chunk)| (chunks.len(), chunk)));
@@ -109,7 +108,7 @@ impl BlockRead for RangeHead {
 
     fn labels(&self, id: SeriesId) -> Result<Labels> {
         let series = self.head.slots.get(id.0).ok_or_else(|| no_series(id.0))?;
-        Ok(to_labels(series.lock().labels(), &mut Vec::new()))
+        Ok(series.lock().labels().to_labels(&mut Vec::new()))
     }
 
     fn chunk(&self, meta: &ChunkMeta) -> Result<EncodedChunk> {

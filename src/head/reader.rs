@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 
 use super::Head;
 use super::isolation::Snapshot;
-use super::label_index::to_labels;
 use super::series::HeadChunk;
 use crate::error::Result;
 use crate::index::{SeriesId, postings_for_matchers};
@@ -58,7 +57,7 @@ impl HeadReader {
             let state = series.lock();
             // A slot that is being filled or was just emptied has no labels.
             if !state.labels().is_empty() {
-                selected.push((SeriesId(id), to_labels(state.labels(), &mut buffer)));
+                selected.push((SeriesId(id), state.labels().to_labels(&mut buffer)));
             }
         }
         selected.sort_unstable_by(|(_, a), (_, b)| a.cmp(b));
@@ -107,7 +106,7 @@ impl HeadReader {
             if wanted.iter().any(|postings| postings.contains(reference.id()))
                 && let Some(series) = self.head.known(reference)
             {
-                found.push((to_labels(series.lock().labels(), &mut buffer), exemplars));
+                found.push((series.lock().labels().to_labels(&mut buffer), exemplars));
             }
         }
         found.sort_by(|(a, _), (b, _)| a.cmp(b));

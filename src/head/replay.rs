@@ -391,7 +391,7 @@ impl Head {
             Others::Metadata(entries) => {
                 for (reference, metadata) in entries {
                     if let Some(series) = self.known(reference) {
-                        self.metadata.set(&series.lock().metric_name(), &metadata);
+                        self.metadata.set(series.lock().labels().metric_name(), &metadata);
                     }
                 }
             }

@@ -1,10 +1,11 @@
-//! A series: its labels, its full chunks, and the open one.
+//! A series: its full chunks, and the open one; its labels stand in its page (`page_labels`).
 //!
 //! What an append asks first (is this the series I mean, is the sample newer than its newest) stands outside the lock,
 //! so that checking a sample locks nothing. Everything else stands under the lock of its page in the slab, taken at
 //! commit and once a query.
 
 use std::cmp::Ordering;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
 
@@ -12,14 +13,18 @@ use super::claim::Claimant;
 use super::cut::range_end;
 use super::error::Refusal;
 use super::isolation::{History, Snapshot, Ticket};
-use super::label_index::Pairs;
+use super::label_index::Pair;
 use super::open::{HistogramKind, Next, Open, OpenHistogram, Times};
-use super::slab::Slot;
+use super::page_labels::{PageLabels, SeriesLabels};
+use super::slab::{Body, Guard, Slot};
 use crate::chunk::{ChunkError, EncodedChunk, Floats, Integers, XorAppender};
-use crate::model::{FloatHistogram, Histogram, METRIC_NAME, Native as _, Sample, TimeRange, Value, is_stale};
+use crate::model::{FloatHistogram, Histogram, Native as _, Sample, TimeRange, Value, is_stale};
 
 /// A series in its slot.
 pub(super) type Series<'a> = Slot<'a, Header, SeriesState>;
+
+/// A series that is locked.
+pub(super) type LockedSeries<'a> = Guard<'a, SeriesState>;
 
 /// What of a series is read without a lock.
 #[derive(Debug)]
@@ -35,7 +40,7 @@ pub(super) struct Header {
     reference: AtomicU64,
 }
 
-/// What the lock protects. A slot without labels is free. What an append touches stands first.
+/// What the lock protects. What an append touches stands first.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub(super) struct SeriesState {
@@ -45,15 +50,30 @@ pub(super) struct SeriesState {
     history: History,
     /// When the open chunk began.
     open_since: i64,
-    labels: Pairs,
     /// Chunks that are full, ascending.
     full: Vec<FullChunk>,
     /// The number of the first chunk: how many were dropped before it.
     first_number: u32,
+    /// By how much the number of the series that was last seen to come after this one differs from this one's
+    /// successor: series that are created together come together.
+    pub(super) skip: u32,
+}
+
+impl Body for SeriesState {
+    type Common = PageLabels;
+}
+
+impl LockedSeries<'_> {
+    /// The labels; none if the slot is free.
+    #[inline]
+    pub(super) fn labels(&self) -> SeriesLabels<'_> {
+        let (labels, slot) = self.common();
+        labels.of(slot)
+    }
 }
 
 // A million series are a million of these: whoever makes them larger should know it.
-const _: () = assert!(size_of::<SeriesState>() == 160 && size_of::<Header>() == 24);
+const _: () = assert!(size_of::<SeriesState>() == 136 && size_of::<Header>() == 24);
 
 /// A chunk that takes no more samples.
 #[derive(Debug, Clone)]
@@ -115,8 +135,9 @@ impl Header {
     }
 
     /// Makes the slot a series, under its lock; gives the generation.
-    pub(super) fn occupy(&self, state: &mut SeriesState, labels: Pairs, reference: u64) -> u32 {
-        state.labels = labels;
+    pub(super) fn occupy(&self, state: &mut LockedSeries<'_>, labels: Vec<Arc<Pair>>, reference: u64) -> u32 {
+        let (page, slot) = state.common_mut();
+        page.set(slot, labels);
         self.reference.store(reference, Relaxed);
         // Slots begin at 0, which no reference has; a removal leaves the next even number.
         let tag = self.tag().max(2);
@@ -130,18 +151,27 @@ impl Header {
     }
 
     /// Takes the mark away, under the lock; gives the generation.
-    pub(super) fn revive(&self, _state: &mut SeriesState) -> u32 {
+    pub(super) fn revive(&self, _state: &SeriesState) -> u32 {
         self.tag.fetch_and(!1, AcqRel) & !1
     }
 
+    /// The generation, the mark taken away if there is one; under the lock.
+    #[inline]
+    pub(super) fn revive_if_dying(&self, state: &SeriesState) -> u32 {
+        let tag = self.tag();
+        if tag & 1 == 1 { self.revive(state) } else { tag }
+    }
+
     /// Empties the slot, under its lock; gives the labels it had.
-    pub(super) fn vacate(&self, state: &mut SeriesState) -> Pairs {
+    pub(super) fn vacate(&self, state: &mut LockedSeries<'_>) -> Vec<Arc<Pair>> {
         let tag = (self.tag() & !1).wrapping_add(2);
         // Never 0: that is a slot without a past.
         self.tag.store(if tag == 0 { 2 } else { tag }, Release);
         self.newest.store(i64::MIN, Release);
         self.reference.store(0, Relaxed);
-        std::mem::take(state).labels
+        **state = SeriesState::default();
+        let (page, slot) = state.common_mut();
+        page.take(slot)
     }
 
     /// Claims the series for a commit; whether it has it now.
@@ -167,17 +197,6 @@ impl Header {
 }
 
 impl SeriesState {
-    /// The labels; none if the slot is free.
-    pub(super) fn labels(&self) -> &Pairs {
-        &self.labels
-    }
-
-    /// The metric's name, or "".
-    pub(super) fn metric_name(&self) -> String {
-        let name = self.labels.iter().map(|pair| pair.text()).find(|(name, _)| *name == METRIC_NAME);
-        name.map_or("", |(_, value)| value).to_owned()
-    }
-
     /// Whether a float can be appended.
     ///
     /// # Errors
@@ -377,13 +396,9 @@ impl SeriesState {
         }
     }
 
-    /// Bytes beside the slot: labels' references, chunks, records.
+    /// Bytes beside the slot: chunks, records.
     pub(super) fn heap_bytes(&self) -> usize {
         let full: usize = self.full.iter().map(|full| full.chunk.data.len()).sum();
-        self.labels.len() * 8
-            + self.full.capacity() * size_of::<FullChunk>()
-            + full
-            + self.open.heap_bytes()
-            + self.history.heap_bytes()
+        self.full.capacity() * size_of::<FullChunk>() + full + self.open.heap_bytes() + self.history.heap_bytes()
     }
 }

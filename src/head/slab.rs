@@ -4,7 +4,7 @@
 //! directory k   holds 16 << k pages         made when its first page is
 //! page          64 slots                    made when its first slot is, and then for good
 //!               headers, side by side       atomics: read without a lock
-//!               one lock, bodies side by side
+//!               one lock, bodies side by side, and what they have in common
 //! ```
 //!
 //! Pages never move, so a slot's address is three loads away and no reader can be in somebody's way. Slots of removed
@@ -15,11 +15,12 @@
 //! lets no store of the sample before pass, and those are to memory that no cache has.
 
 use std::collections::VecDeque;
-use std::ops::Deref;
+use std::fmt;
+use std::ops::{Deref, DerefMut};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard};
 
 /// Slots in a page: enough that locks are few, so few that neighbours seldom wait for each other.
 pub(super) const PAGE: usize = 64;
@@ -27,18 +28,31 @@ const FIRST_DIRECTORY: usize = 16;
 /// Enough for 2³² slots.
 const DIRECTORIES: usize = 23;
 
+/// What a slot holds behind its page's lock.
+pub(super) trait Body: Default + fmt::Debug {
+    /// What the bodies of a page have in common.
+    type Common: Default + fmt::Debug;
+}
+
 /// Some slots with the lock that they share.
 #[derive(Debug)]
-struct Page<H, B> {
+struct Page<H, B: Body> {
     headers: [H; PAGE],
-    bodies: Mutex<[B; PAGE]>,
+    bodies: Mutex<Bodies<B>>,
+}
+
+/// What the lock of a page protects.
+#[derive(Debug)]
+struct Bodies<B: Body> {
+    common: B::Common,
+    each: [B; PAGE],
 }
 
 type Directory<H, B> = Box<[OnceLock<Box<Page<H, B>>>]>;
 
 /// Slots, whose headers and bodies begin as their defaults.
 #[derive(Debug)]
-pub(super) struct Slab<H, B> {
+pub(super) struct Slab<H, B: Body> {
     directories: [OnceLock<Directory<H, B>>; DIRECTORIES],
     next: AtomicU32,
     /// Free slots, each with the stamp of its removal, oldest first.
@@ -47,54 +61,91 @@ pub(super) struct Slab<H, B> {
 
 /// A slot: its header, and the way to its body.
 #[derive(Debug)]
-pub(super) struct Slot<'a, H, B> {
+pub(super) struct Slot<'a, H, B: Body> {
     page: &'a Page<H, B>,
     header: &'a H,
     index: usize,
 }
 
-impl<H, B> Clone for Slot<'_, H, B> {
+impl<H, B: Body> Clone for Slot<'_, H, B> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<H, B> Copy for Slot<'_, H, B> {}
+impl<H, B: Body> Copy for Slot<'_, H, B> {}
 
-impl<H, B> Deref for Slot<'_, H, B> {
+impl<H, B: Body> Deref for Slot<'_, H, B> {
     type Target = H;
     fn deref(&self) -> &H {
         self.header
     }
 }
 
-impl<'a, H, B> Slot<'a, H, B> {
+impl<'a, H, B: Body> Slot<'a, H, B> {
     /// Locks the body, and its neighbours' with it.
-    #[expect(clippy::indexing_slicing, reason = "a slot is made with an index that its page has")]
-    pub(super) fn lock(&self) -> MappedMutexGuard<'a, B> {
-        MutexGuard::map(self.page.bodies.lock(), |bodies| &mut bodies[self.index])
+    #[inline]
+    pub(super) fn lock(&self) -> Guard<'a, B> {
+        Guard { bodies: self.page.bodies.lock(), index: self.index }
+    }
+}
+
+/// A body that is locked, and its page with it.
+#[derive(Debug)]
+pub(super) struct Guard<'a, B: Body> {
+    bodies: MutexGuard<'a, Bodies<B>>,
+    index: usize,
+}
+
+impl<B: Body> Guard<'_, B> {
+    /// What the bodies of the page have in common, and which of them this is.
+    #[inline]
+    pub(super) fn common(&self) -> (&B::Common, usize) {
+        (&self.bodies.common, self.index)
+    }
+
+    /// The same, to be changed.
+    pub(super) fn common_mut(&mut self) -> (&mut B::Common, usize) {
+        (&mut self.bodies.common, self.index)
+    }
+}
+
+impl<B: Body> Deref for Guard<'_, B> {
+    type Target = B;
+    #[inline]
+    #[expect(clippy::indexing_slicing, reason = "a guard is made with an index that its page has")]
+    fn deref(&self) -> &B {
+        &self.bodies.each[self.index]
+    }
+}
+
+impl<B: Body> DerefMut for Guard<'_, B> {
+    #[inline]
+    #[expect(clippy::indexing_slicing, reason = "a guard is made with an index that its page has")]
+    fn deref_mut(&mut self) -> &mut B {
+        &mut self.bodies.each[self.index]
     }
 }
 
 /// Bodies that are locked one after another: the lock is kept as long as they are of one page.
 #[derive(Debug)]
-pub(super) struct Locked<'a, H, B> {
+pub(super) struct Locked<'a, H, B: Body> {
     held: Option<Held<'a, H, B>>,
 }
 
 #[derive(Debug)]
-struct Held<'a, H, B> {
+struct Held<'a, H, B: Body> {
     page: &'a Page<H, B>,
-    bodies: MutexGuard<'a, [B; PAGE]>,
+    bodies: MutexGuard<'a, Bodies<B>>,
 }
 
-impl<H, B> Default for Locked<'_, H, B> {
+impl<H, B: Body> Default for Locked<'_, H, B> {
     fn default() -> Self {
         Self { held: None }
     }
 }
 
-impl<'a, H, B> Locked<'a, H, B> {
+impl<'a, H, B: Body> Locked<'a, H, B> {
     /// The body of `slot`. No other body may be locked by this thread meanwhile.
     #[inline]
     #[expect(clippy::indexing_slicing, reason = "a slot is made with an index that its page has")]
@@ -104,11 +155,11 @@ impl<'a, H, B> Locked<'a, H, B> {
             self.held = None;
         }
         let held = self.held.get_or_insert_with(|| Held { page: slot.page, bodies: slot.page.bodies.lock() });
-        &mut held.bodies[slot.index]
+        &mut held.bodies.each[slot.index]
     }
 }
 
-impl<H, B> Default for Slab<H, B> {
+impl<H, B: Body> Default for Slab<H, B> {
     fn default() -> Self {
         Self { directories: std::array::from_fn(|_| OnceLock::new()), next: AtomicU32::new(0), free: Mutex::default() }
     }
@@ -122,7 +173,7 @@ fn place(id: u32) -> (usize, usize, usize) {
     (directory, page - (FIRST_DIRECTORY << directory), id as usize % PAGE)
 }
 
-impl<H: Default, B: Default> Slab<H, B> {
+impl<H: Default, B: Body> Slab<H, B> {
     /// The slot with this number, if its page was ever used.
     #[inline]
     pub(super) fn get(&self, id: u32) -> Option<Slot<'_, H, B>> {
@@ -140,7 +191,8 @@ impl<H: Default, B: Default> Slab<H, B> {
             (0..pages).map(|_| OnceLock::new()).collect()
         });
         let page = directory.get(page)?.get_or_init(|| {
-            let bodies = Mutex::new(std::array::from_fn(|_| B::default()));
+            let bodies = Bodies { common: B::Common::default(), each: std::array::from_fn(|_| B::default()) };
+            let bodies = Mutex::new(bodies);
             Box::new(Page { headers: std::array::from_fn(|_| H::default()), bodies })
         });
         Some((id, Slot { page, header: page.headers.get(index)?, index }))
@@ -166,6 +218,13 @@ impl<H: Default, B: Default> Slab<H, B> {
         self.next.load(Ordering::Acquire)
     }
 
+    /// What the pages that are used have in common, each locked as long as `each` looks at it.
+    pub(super) fn for_each_page(&self, mut each: impl FnMut(&B::Common)) {
+        for directory in self.directories.iter().filter_map(OnceLock::get) {
+            directory.iter().filter_map(OnceLock::get).for_each(|page| each(&page.bodies.lock().common));
+        }
+    }
+
     /// Bytes of the pages and directories, without what the slots point to.
     pub(super) fn bytes(&self) -> usize {
         let pages = |directory: &Directory<H, B>| {
@@ -180,6 +239,10 @@ impl<H: Default, B: Default> Slab<H, B> {
 mod tests {
     use super::*;
     use std::sync::atomic::AtomicU64;
+
+    impl Body for u64 {
+        type Common = ();
+    }
 
     #[test]
     fn every_number_has_a_place_of_its_own_and_places_follow_each_other() {

@@ -84,11 +84,13 @@ pub(crate) fn run(command: Command) -> CommandResult {
             let lap = Lap::start(&env)?;
             let head = open(&env, &size.dir)?;
             let series = head.series_count();
-            lap.done(
-                "replay",
-                size.work(),
-                json!({ "series": series, "live_bytes_per_series": lap.anon_since()? / series.max(1) as f64 }),
-            )
+            let a_series = |bytes: f64| bytes / series.max(1) as f64;
+            let live = json!({
+                "series": series,
+                "live_bytes_per_series": a_series(lap.anon_since()?),
+                "counted_bytes_per_series": a_series(head.stats().bytes as f64),
+            });
+            lap.done("replay", size.work(), live)
         }
         Command::Headcompact(size) => headcompact(&env, &size),
         Command::Blocks(size) => merge::blocks(&env, &size),

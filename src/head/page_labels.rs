@@ -1,0 +1,245 @@
+//! The labels of a page's series.
+//!
+//! ```text
+//! pairs     the label pairs that any series of the page has, each once, with how many have it
+//! numbers   for each series, slot after slot, its pairs by their place in `pairs`: one byte a label
+//! ends      where each slot's numbers end
+//! ```
+//!
+//! Neighbours were created together and are mostly of one target: 64 of them share some two dozen pairs. So a label costs
+//! a series one byte and a little of its page's table, where a pointer would cost eight. A page with more than 256
+//! different pairs takes four bytes a label.
+//!
+//! A slot without labels is free.
+
+use std::sync::Arc;
+
+use super::label_index::Pair;
+use super::slab::PAGE;
+use crate::model::{Labels, METRIC_NAME};
+
+/// The labels of all slots of a page.
+#[derive(Debug)]
+pub(super) struct PageLabels {
+    pairs: Vec<Shared>,
+    numbers: Numbers,
+    ends: [u32; PAGE],
+}
+
+/// A pair, and how many series of the page have it. Without any, its place is free.
+#[derive(Debug, Default)]
+struct Shared {
+    pair: Option<Arc<Pair>>,
+    series: u32,
+}
+
+/// Places of pairs.
+#[derive(Debug)]
+enum Numbers {
+    Narrow(Vec<u8>),
+    Wide(Vec<u32>),
+}
+
+impl Default for PageLabels {
+    fn default() -> Self {
+        Self { pairs: Vec::new(), numbers: Numbers::Narrow(Vec::new()), ends: [0; PAGE] }
+    }
+}
+
+impl Shared {
+    fn is(&self, pair: &Arc<Pair>) -> bool {
+        self.pair.as_ref().is_some_and(|own| Arc::ptr_eq(own, pair))
+    }
+}
+
+impl Numbers {
+    #[inline]
+    fn get(&self, index: usize) -> Option<usize> {
+        match self {
+            Self::Narrow(numbers) => numbers.get(index).map(|number| usize::from(*number)),
+            Self::Wide(numbers) => numbers.get(index).map(|number| *number as usize),
+        }
+    }
+
+    fn insert(&mut self, index: usize, number: usize) {
+        if let (Self::Narrow(numbers), 256..) = (&*self, number) {
+            *self = Self::Wide(numbers.iter().map(|number| u32::from(*number)).collect());
+        }
+        match self {
+            Self::Narrow(numbers) => numbers.insert(index, number as u8),
+            Self::Wide(numbers) => numbers.insert(index, number as u32),
+        }
+    }
+
+    fn remove(&mut self, range: std::ops::Range<usize>) {
+        match self {
+            Self::Narrow(numbers) => drop(numbers.drain(range)),
+            Self::Wide(numbers) => drop(numbers.drain(range)),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Narrow(numbers) => numbers.capacity(),
+            Self::Wide(numbers) => numbers.capacity() * 4,
+        }
+    }
+}
+
+impl PageLabels {
+    fn range(&self, slot: usize) -> std::ops::Range<usize> {
+        let end = |slot: usize| self.ends.get(slot).map_or(0, |end| *end as usize);
+        slot.checked_sub(1).map_or(0, end)..end(slot)
+    }
+
+    /// The labels of a slot.
+    #[inline]
+    pub(super) fn of(&self, slot: usize) -> SeriesLabels<'_> {
+        let range = self.range(slot);
+        SeriesLabels { page: self, at: range.start, end: range.end }
+    }
+
+    /// Gives a slot, which has none, its labels.
+    pub(super) fn set(&mut self, slot: usize, pairs: Vec<Arc<Pair>>) {
+        let start = self.range(slot).start;
+        let len = pairs.len();
+        // The slot before most often has the same pair at the same place.
+        let neighbour = slot.checked_sub(1).map_or(0..0, |before| self.range(before));
+        for (place, pair) in pairs.into_iter().enumerate() {
+            let near = Some(neighbour.start + place).filter(|near| neighbour.contains(near));
+            let near = near.and_then(|near| self.numbers.get(near));
+            let near = near.filter(|near| self.pairs.get(*near).is_some_and(|shared| shared.is(&pair)));
+            let number = near.or_else(|| self.pairs.iter().position(|shared| shared.is(&pair)));
+            let number = number.unwrap_or_else(|| self.add(pair));
+            if let Some(shared) = self.pairs.get_mut(number) {
+                shared.series += 1;
+            }
+            self.numbers.insert(start + place, number);
+        }
+        self.ends.iter_mut().skip(slot).for_each(|end| *end += len as u32);
+    }
+
+    fn add(&mut self, pair: Arc<Pair>) -> usize {
+        let shared = Shared { pair: Some(pair), series: 0 };
+        match self.pairs.iter().position(|shared| shared.pair.is_none()) {
+            Some(free) => {
+                if let Some(place) = self.pairs.get_mut(free) {
+                    *place = shared;
+                }
+                free
+            }
+            None => {
+                self.pairs.push(shared);
+                self.pairs.len() - 1
+            }
+        }
+    }
+
+    /// Takes a slot's labels away and gives them.
+    pub(super) fn take(&mut self, slot: usize) -> Vec<Arc<Pair>> {
+        let range = self.range(slot);
+        let mut taken = Vec::with_capacity(range.len());
+        for index in range.clone() {
+            let Some(shared) = self.numbers.get(index).and_then(|number| self.pairs.get_mut(number)) else { continue };
+            shared.series -= 1;
+            taken.extend(if shared.series == 0 { shared.pair.take() } else { shared.pair.clone() });
+        }
+        self.ends.iter_mut().skip(slot).for_each(|end| *end -= range.len() as u32);
+        self.numbers.remove(range);
+        if self.ends.last() == Some(&0) {
+            *self = Self::default();
+        }
+        taken
+    }
+
+    /// Bytes beside the page.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.pairs.capacity() * size_of::<Shared>() + self.numbers.bytes()
+    }
+}
+
+/// The labels of a series, in its locked page.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SeriesLabels<'a> {
+    page: &'a PageLabels,
+    at: usize,
+    end: usize,
+}
+
+impl<'a> SeriesLabels<'a> {
+    /// Whether the slot is free.
+    pub(super) fn is_empty(self) -> bool {
+        self.at == self.end
+    }
+
+    /// The pairs, by name.
+    #[inline]
+    pub(super) fn iter(self) -> impl Iterator<Item = &'a Arc<Pair>> {
+        let pair = move |index| self.page.pairs.get(self.page.numbers.get(index)?)?.pair.as_ref();
+        (self.at..self.end).filter_map(pair)
+    }
+
+    /// Whether these are the labels of the set with this packed form.
+    #[inline]
+    pub(super) fn are_packed(self, packed: &[u8]) -> bool {
+        let rest = self.iter().try_fold(packed, |rest, pair| rest.strip_prefix(pair.packed()));
+        rest.is_some_and(<[u8]>::is_empty)
+    }
+
+    /// Overwrites `out` with their packed form.
+    pub(super) fn pack_into(self, out: &mut Vec<u8>) {
+        out.clear();
+        self.iter().for_each(|pair| out.extend_from_slice(pair.packed()));
+    }
+
+    /// The set. `buffer` is memory to use again.
+    pub(super) fn to_labels(self, buffer: &mut Vec<u8>) -> Labels {
+        self.pack_into(buffer);
+        Labels::from_packed(buffer)
+    }
+
+    /// The metric's name, or "".
+    pub(super) fn metric_name(self) -> &'a str {
+        self.iter().map(|pair| pair.text()).find(|(name, _)| *name == METRIC_NAME).map_or("", |(_, value)| value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::label_index::LabelIndex;
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_slot_has_the_labels_that_it_was_given_last(
+            steps in prop::collection::vec((0..PAGE, prop::collection::btree_map("[a-d]", 0..300_u32, 1..4)), 0..400)) {
+            let index = LabelIndex::default();
+            let mut page = PageLabels::default();
+            let mut model = vec![Labels::empty(); PAGE];
+            for (slot, labels) in steps {
+                let labels = Labels::from_pairs(labels.into_iter().map(|(name, value)| (name, value.to_string())));
+                let taken = page.take(slot);
+                prop_assert_eq!(taken.len(), model[slot].len());
+                page.set(slot, index.add(labels.as_packed(), slot as u32));
+                model[slot] = labels;
+            }
+            for (slot, labels) in model.iter().enumerate() {
+                prop_assert_eq!(&page.of(slot).to_labels(&mut Vec::new()), labels);
+                prop_assert!(page.of(slot).are_packed(labels.as_packed()));
+                prop_assert_eq!(page.of(slot).is_empty(), labels.is_empty());
+                page.take(slot);
+            }
+            prop_assert_eq!(page.heap_bytes(), 0);
+        }
+    }
+
+    #[test]
+    fn more_pairs_than_a_byte_can_number_are_told_apart() {
+        let index = LabelIndex::default();
+        let mut page = PageLabels::default();
+        let labels = |slot: usize| Labels::from_pairs((0..10).map(|n| (format!("name_{n}"), format!("{slot}"))));
+        (0..PAGE).for_each(|slot| page.set(slot, index.add(labels(slot).as_packed(), slot as u32)));
+        (0..PAGE).for_each(|slot| assert!(page.of(slot).are_packed(labels(slot).as_packed())));
+    }
+}
