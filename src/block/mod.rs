@@ -19,6 +19,7 @@ pub(crate) mod meta;
 mod read;
 mod segments;
 mod tombstones;
+mod usage;
 mod writer;
 
 pub use directory::{BLOCK_FILES, Block, INDEX_FILE, is_block};
@@ -32,4 +33,6 @@ pub use segments::{CHUNKS_DIR, SEGMENT_SIZE, segment_name};
 #[cfg(feature = "bucket")]
 pub(crate) use segments::{chunk_len, split_chunk};
 pub use tombstones::{TOMBSTONES_FILE, Tombstones, add_span};
+pub(crate) use usage::add_usage;
+pub use usage::{MetricUsage, Usage, metric_usage};
 pub use writer::{BlockWriter, CREATING, DELETING, TimedChunk};

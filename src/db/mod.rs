@@ -23,6 +23,7 @@ mod read_only;
 mod retention;
 mod source;
 mod status;
+mod usage;
 
 use std::fmt;
 use std::io;
@@ -65,6 +66,8 @@ struct Inner {
     replayed: Replayed,
     /// Samples in the log of out-of-order samples, which are not read yet.
     unread_out_of_order: u64,
+    /// What metrics cost in the blocks.
+    usage: usage::UsageCache,
     /// Held while maintenance is done: one at a time.
     maintenance: Mutex<maintain::State>,
     /// What the last maintenance failed with.
@@ -130,6 +133,7 @@ impl Db {
             blocks,
             replayed,
             unread_out_of_order,
+            usage: usage::UsageCache::default(),
             maintenance: Mutex::default(),
             last_error: Mutex::default(),
             closed: AtomicBool::new(false),

@@ -396,6 +396,31 @@ fn after_closing_nothing_can_be_committed() {
 }
 
 #[test]
+fn what_metrics_cost_is_counted_over_the_head_and_all_blocks() {
+    let (env, _machine) = machine();
+    let db = open(&env);
+    fill(&db, 0..8);
+    let mut appender = db.appender();
+    appender.append(None, &Labels::from_pairs([("__name__", "other")]), START + 8 * HOUR, 1.0).unwrap();
+    appender.commit().unwrap();
+    db.maintain().unwrap();
+    let metas: Vec<BlockMeta> = db.status().blocks.into_iter().map(|block| block.meta).collect();
+    assert!(metas.len() > 1);
+    for _ in 0..2 {
+        let usage = db.metric_usage(&Budget::unlimited()).unwrap();
+        let names: Vec<&str> = usage.keys().map(String::as_str).collect();
+        assert_eq!(names, ["m", "other"]);
+        assert_eq!(usage["m"].series, 3 * (metas.len() as u64 + 1));
+        let in_blocks: u64 = metas.iter().map(|meta| meta.stats.num_chunks).sum();
+        assert_eq!(usage["m"].chunks + usage["other"].chunks, in_blocks + db.head().counts().chunks);
+        // A chunk of one float: its count, and a time and a value as they are.
+        assert_eq!((usage["other"].series, usage["other"].chunks), (1, 1));
+        assert!((11..=20).contains(&usage["other"].bytes), "{:?}", usage["other"]);
+        assert!(usage["m"].bytes > usage["m"].chunks * 20);
+    }
+}
+
+#[test]
 fn a_thread_does_the_maintenance_for_those_who_ask_for_it() {
     let env = Env::real();
     let path = std::env::temp_dir().join(format!("narthex-background-{:x}", env.rng.next_u64()));
