@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::BlockGuard;
-use crate::head::HeadOptions;
+use crate::head::{FloatEncoding, HeadOptions};
 use crate::wal::{Compression, Durability, LogOptions, segment};
 
 /// How a database is opened. The defaults are Prometheus's where it has the setting.
@@ -30,6 +30,14 @@ pub struct Options {
     pub max_series: Option<u64>,
     /// The most exemplars kept, over all series.
     pub max_exemplars: usize,
+    /// How floats are encoded: XOR. [`FloatEncoding::Xor2`] is for readers since Prometheus 3.14; Thanos is none.
+    pub float_encoding: FloatEncoding,
+    /// Whether start timestamps are kept, as Prometheus's `st-storage` does: no. With [`FloatEncoding::Xor`], which has no
+    /// place for them, opening fails.
+    pub start_timestamps: bool,
+    /// Whether histograms are encoded with a place for start timestamps, as with Prometheus's `histograms-st-encoding`: no.
+    /// Theirs are in the log alone then.
+    pub histogram_start_timestamps: bool,
     /// Whether history is evidence: deletes and rewrites are refused by the library itself. No.
     pub append_only: bool,
     /// Whether a thread does the maintenance ([`Db::maintain`](super::Db::maintain)); otherwise the opener calls it. No:
@@ -64,6 +72,9 @@ impl Default for Options {
             out_of_order_window: 0,
             max_series: head.max_series,
             max_exemplars: head.max_exemplars,
+            float_encoding: head.float_encoding,
+            start_timestamps: head.start_timestamps,
+            histogram_start_timestamps: head.histogram_start_timestamps,
             append_only: false,
             background: false,
             maintenance_interval: Duration::from_secs(60),
@@ -79,6 +90,9 @@ impl Options {
             future_bound: self.future_bound,
             max_series: self.max_series,
             max_exemplars: self.max_exemplars,
+            float_encoding: self.float_encoding,
+            start_timestamps: self.start_timestamps,
+            histogram_start_timestamps: self.histogram_start_timestamps,
         }
     }
 

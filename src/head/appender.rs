@@ -13,6 +13,7 @@ use super::claim::{Claimant, Losers};
 use super::error::Refusal;
 use super::isolation::Ticket;
 use super::open::HistogramKind;
+use super::rules::ChunkRules;
 use super::series::{Applied, Header, SeriesState};
 use super::slab::Locked;
 use super::trail::Trail;
@@ -47,6 +48,8 @@ pub struct Appender {
     /// Samples after this are refused.
     max_valid: i64,
     trail: Trail,
+    /// Whether start timestamps are kept.
+    starts: bool,
     buffers: Buffers,
 }
 
@@ -65,6 +68,7 @@ impl Head {
             unbounded: min_valid.is_none(),
             max_valid: self.options.future_bound.map_or(i64::MAX, |bound| now.saturating_add(bound)),
             trail: Trail::default(),
+            starts: self.options.start_timestamps,
             buffers: self.buffers.lock().pop().unwrap_or_default(),
         }
     }
@@ -92,6 +96,52 @@ impl Appender {
     /// As [`append`](Appender::append).
     #[inline]
     pub fn append_packed(&mut self, reference: Option<SeriesRef>, packed: &[u8], t: i64, v: f64) -> Result<SeriesRef> {
+        self.append_float(reference, packed, 0, t, v)
+    }
+
+    /// [`append`](Appender::append) with the time `st` at which the counter began, in milliseconds; 0 if that is unknown.
+    /// It is dropped unless [`HeadOptions::start_timestamps`](super::HeadOptions::start_timestamps) is set, as Prometheus
+    /// does; and it is not looked at: one that is after `t` is kept like any other.
+    ///
+    /// # Errors
+    /// As [`append`](Appender::append).
+    #[inline]
+    pub fn append_with_start(
+        &mut self,
+        reference: Option<SeriesRef>,
+        labels: &Labels,
+        st: i64,
+        t: i64,
+        v: f64,
+    ) -> Result<SeriesRef> {
+        self.append_float(reference, labels.as_packed(), st, t, v)
+    }
+
+    /// [`append_with_start`](Appender::append_with_start) with packed labels.
+    ///
+    /// # Errors
+    /// As [`append`](Appender::append).
+    #[inline]
+    pub fn append_with_start_packed(
+        &mut self,
+        reference: Option<SeriesRef>,
+        packed: &[u8],
+        st: i64,
+        t: i64,
+        v: f64,
+    ) -> Result<SeriesRef> {
+        self.append_float(reference, packed, st, t, v)
+    }
+
+    #[inline]
+    fn append_float(
+        &mut self,
+        reference: Option<SeriesRef>,
+        packed: &[u8],
+        st: i64,
+        t: i64,
+        v: f64,
+    ) -> Result<SeriesRef> {
         self.check_time(t)?;
         let (series_ref, series) = self.head.resolve(reference, packed, &mut self.trail)?;
         if !series.is_newer(t) && series.lock().check_float(&series, t, v)? == Applied::Same {
@@ -101,15 +151,16 @@ impl Appender {
         if !self.buffers.kinds.is_empty() {
             match self.buffers.kinds.get(&series_ref) {
                 Some(RecordKind::Histogram | RecordKind::CustomHistogram) if is_stale(v) => {
-                    return self.append_native::<Integers>(Some(series_ref), packed, t, Histogram::stale(v));
+                    return self.append_native::<Integers>(Some(series_ref), packed, st, t, Histogram::stale(v));
                 }
                 Some(RecordKind::FloatHistogram | RecordKind::CustomFloatHistogram) if is_stale(v) => {
-                    return self.append_native::<Floats>(Some(series_ref), packed, t, FloatHistogram::stale(v));
+                    return self.append_native::<Floats>(Some(series_ref), packed, st, t, FloatHistogram::stale(v));
                 }
                 _ => self.buffers.make_room(series_ref, None),
             }
         }
-        self.buffers.batch.floats.push(Pending { series: series_ref, reference, t, value: v });
+        let st = self.starts.then_some(st);
+        self.buffers.batch.floats.push(Pending { series: series_ref, reference, t, value: v }, st);
         Ok(series_ref)
     }
 
@@ -138,7 +189,7 @@ impl Appender {
         t: i64,
         histogram: Histogram,
     ) -> Result<SeriesRef> {
-        self.append_native::<Integers>(reference, packed, t, histogram)
+        self.append_native::<Integers>(reference, packed, 0, t, histogram)
     }
 
     /// Appends a native histogram with float counts; see [`append_histogram`](Appender::append_histogram).
@@ -166,13 +217,77 @@ impl Appender {
         t: i64,
         histogram: FloatHistogram,
     ) -> Result<SeriesRef> {
-        self.append_native::<Floats>(reference, packed, t, histogram)
+        self.append_native::<Floats>(reference, packed, 0, t, histogram)
+    }
+
+    /// [`append_histogram`](Appender::append_histogram) with the time at which its counts began; see
+    /// [`append_with_start`](Appender::append_with_start).
+    /// [`HeadOptions::histogram_start_timestamps`](super::HeadOptions::histogram_start_timestamps) decides whether the
+    /// chunk keeps it.
+    ///
+    /// # Errors
+    /// As [`append_histogram`](Appender::append_histogram).
+    pub fn append_histogram_with_start(
+        &mut self,
+        reference: Option<SeriesRef>,
+        labels: &Labels,
+        st: i64,
+        t: i64,
+        histogram: Histogram,
+    ) -> Result<SeriesRef> {
+        self.append_native::<Integers>(reference, labels.as_packed(), st, t, histogram)
+    }
+
+    /// [`append_histogram_with_start`](Appender::append_histogram_with_start) with packed labels.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn append_histogram_with_start_packed(
+        &mut self,
+        reference: Option<SeriesRef>,
+        packed: &[u8],
+        st: i64,
+        t: i64,
+        histogram: Histogram,
+    ) -> Result<SeriesRef> {
+        self.append_native::<Integers>(reference, packed, st, t, histogram)
+    }
+
+    /// [`append_histogram_with_start`](Appender::append_histogram_with_start) for float counts.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn append_float_histogram_with_start(
+        &mut self,
+        reference: Option<SeriesRef>,
+        labels: &Labels,
+        st: i64,
+        t: i64,
+        histogram: FloatHistogram,
+    ) -> Result<SeriesRef> {
+        self.append_native::<Floats>(reference, labels.as_packed(), st, t, histogram)
+    }
+
+    /// [`append_float_histogram_with_start`](Appender::append_float_histogram_with_start) with packed labels.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn append_float_histogram_with_start_packed(
+        &mut self,
+        reference: Option<SeriesRef>,
+        packed: &[u8],
+        st: i64,
+        t: i64,
+        histogram: FloatHistogram,
+    ) -> Result<SeriesRef> {
+        self.append_native::<Floats>(reference, packed, st, t, histogram)
     }
 
     fn append_native<K: HistogramKind>(
         &mut self,
         reference: Option<SeriesRef>,
         packed: &[u8],
+        st: i64,
         t: i64,
         mut histogram: K::Histogram,
     ) -> Result<SeriesRef> {
@@ -185,7 +300,8 @@ impl Appender {
         let reference = series.reference();
         let record = K::record(histogram.parts().schema == CUSTOM_BUCKETS_SCHEMA);
         self.buffers.make_room(series_ref, Some(record));
-        K::pending(&mut self.buffers.batch).push(Pending { series: series_ref, reference, t, value: histogram });
+        let st = self.starts.then_some(st);
+        K::pending(&mut self.buffers.batch).push(Pending { series: series_ref, reference, t, value: histogram }, st);
         Ok(series_ref)
     }
 
@@ -315,19 +431,19 @@ impl Appender {
         let head = &*self.head;
         let mut commit = Commit::begin(head);
         for batch in self.buffers.batches() {
-            for &Pending { series, t, value, .. } in &batch.floats {
-                commit.apply(series, t, |slot, state, ticket, chunk_range| {
-                    state.append_float(slot, ticket, chunk_range, t, value)
+            for (&Pending { series, t, value, .. }, st) in batch.floats.iter() {
+                commit.apply(series, t, |slot, state, ticket, rules| {
+                    state.append_float(slot, ticket, rules, st, t, value)
                 });
             }
-            for Pending { series, t, value, .. } in &batch.histograms {
-                commit.apply(*series, *t, |slot, state, ticket, chunk_range| {
-                    state.append_histogram::<Integers>(slot, ticket, chunk_range, *t, value)
+            for (Pending { series, t, value, .. }, st) in batch.histograms.iter() {
+                commit.apply(*series, *t, |slot, state, ticket, rules| {
+                    state.append_histogram::<Integers>(slot, ticket, rules, st, *t, value)
                 });
             }
-            for Pending { series, t, value, .. } in &batch.float_histograms {
-                commit.apply(*series, *t, |slot, state, ticket, chunk_range| {
-                    state.append_histogram::<Floats>(slot, ticket, chunk_range, *t, value)
+            for (Pending { series, t, value, .. }, st) in batch.float_histograms.iter() {
+                commit.apply(*series, *t, |slot, state, ticket, rules| {
+                    state.append_histogram::<Floats>(slot, ticket, rules, st, *t, value)
                 });
             }
             commit.unlock();
@@ -349,7 +465,7 @@ struct Commit<'a> {
     head: &'a Head,
     ticket: Ticket,
     floor: i64,
-    chunk_range: i64,
+    rules: ChunkRules,
     locked: Locked<'a, Header, SeriesState>,
     committed: Committed,
     chunks: u64,
@@ -365,7 +481,7 @@ impl<'a> Commit<'a> {
             ticket,
             // Read after the commit has begun: who raises the floor waits for those that began before.
             floor: head.floor.load(Ordering::Acquire),
-            chunk_range: head.options.chunk_range,
+            rules: head.options.rules(),
             locked: Locked::default(),
             committed: Committed::default(),
             chunks: 0,
@@ -379,7 +495,7 @@ impl<'a> Commit<'a> {
         &mut self,
         reference: SeriesRef,
         t: i64,
-        append: impl FnOnce(&Header, &mut SeriesState, &Ticket, i64) -> Result<Applied, Refusal>,
+        append: impl FnOnce(&Header, &mut SeriesState, &Ticket, &ChunkRules) -> Result<Applied, Refusal>,
     ) {
         let Some(series) = self.head.slots.get(reference.id()).filter(|_| t >= self.floor) else {
             self.committed.lost += 1;
@@ -393,7 +509,7 @@ impl<'a> Commit<'a> {
             }
             series.revive(state);
         }
-        match append(&series, state, &self.ticket, self.chunk_range) {
+        match append(&series, state, &self.ticket, &self.rules) {
             Ok(Applied::Same) => self.committed.same += 1,
             Ok(applied) => {
                 self.chunks += u64::from(applied == Applied::NewChunk);

@@ -4,11 +4,13 @@
 //! they are applied in that order too, so a series that changes its kind begins a new batch.
 
 use super::SeriesRef;
+use super::column::Column;
 use crate::codec::FixedMap;
 use crate::model::{Exemplar, FloatHistogram, Histogram, Metadata};
 use crate::wal::record::{
     RefSample, encode_custom_float_histograms, encode_custom_histograms, encode_exemplars, encode_float_histograms,
-    encode_histograms, encode_metadata, encode_samples,
+    encode_float_histograms_st, encode_histograms, encode_histograms_st, encode_metadata, encode_samples,
+    encode_samples_st,
 };
 
 /// A value that waits for its commit.
@@ -33,9 +35,9 @@ pub(super) enum RecordKind {
 /// What is written and applied together.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    pub(super) floats: Vec<Pending<f64>>,
-    pub(super) histograms: Vec<Pending<Histogram>>,
-    pub(super) float_histograms: Vec<Pending<FloatHistogram>>,
+    pub(super) floats: Column<f64>,
+    pub(super) histograms: Column<Histogram>,
+    pub(super) float_histograms: Column<FloatHistogram>,
     pub(super) exemplars: Vec<Pending<Exemplar>>,
     pub(super) metadata: Vec<Pending<Metadata>>,
 }
@@ -135,13 +137,21 @@ impl Batch {
             encode_metadata(self.metadata.iter().map(|m| (m.reference, &m.value)), out);
             end(out);
         }
-        if !self.floats.is_empty() {
+        if self.floats.has_starts() {
+            let sample = |(f, st): (&Pending<f64>, i64)| RefSample { reference: f.reference, t: f.t, st, v: f.value };
+            encode_samples_st(self.floats.iter().map(sample), out);
+            end(out);
+        } else if !self.floats.is_empty() {
             let sample = |f: &Pending<f64>| RefSample { reference: f.reference, t: f.t, st: 0, v: f.value };
-            encode_samples(self.floats.iter().map(sample), out);
+            encode_samples(self.floats.values().map(sample), out);
             end(out);
         }
-        if !self.histograms.is_empty() {
-            let entries = || self.histograms.iter().map(|h| (h.reference, h.t, &h.value));
+        // With start timestamps there is one record for all kinds of buckets.
+        if self.histograms.has_starts() {
+            encode_histograms_st(self.histograms.iter().map(|(h, st)| (h.reference, h.t, st, &h.value)), out);
+            end(out);
+        } else if !self.histograms.is_empty() {
+            let entries = || self.histograms.values().map(|h| (h.reference, h.t, &h.value));
             let custom = encode_histograms(entries(), out);
             end(out);
             if custom > 0 {
@@ -149,8 +159,12 @@ impl Batch {
                 end(out);
             }
         }
-        if !self.float_histograms.is_empty() {
-            let entries = || self.float_histograms.iter().map(|h| (h.reference, h.t, &h.value));
+        if self.float_histograms.has_starts() {
+            let entries = self.float_histograms.iter().map(|(h, st)| (h.reference, h.t, st, &h.value));
+            encode_float_histograms_st(entries, out);
+            end(out);
+        } else if !self.float_histograms.is_empty() {
+            let entries = || self.float_histograms.values().map(|h| (h.reference, h.t, &h.value));
             let custom = encode_float_histograms(entries(), out);
             end(out);
             if custom > 0 {

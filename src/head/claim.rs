@@ -34,9 +34,9 @@ impl Claimant {
 impl Batch {
     /// The series and times of all samples.
     fn keys(&self) -> impl Iterator<Item = (SeriesRef, i64)> {
-        let floats = self.floats.iter().map(|it| (it.series, it.t));
-        let histograms = self.histograms.iter().map(|it| (it.series, it.t));
-        floats.chain(histograms).chain(self.float_histograms.iter().map(|it| (it.series, it.t)))
+        let floats = self.floats.values().map(|it| (it.series, it.t));
+        let histograms = self.histograms.values().map(|it| (it.series, it.t));
+        floats.chain(histograms).chain(self.float_histograms.values().map(|it| (it.series, it.t)))
     }
 }
 
@@ -94,13 +94,13 @@ impl Head {
             false
         };
         for batch in buffers.batches_mut() {
-            batch.floats.retain(|Pending { series, t, value, .. }| {
+            batch.floats.retain(|Pending { series, t, value, .. }, _| {
                 keep(*series, &|slot| slot.lock().check_float(slot, *t, *value).ok())
             });
-            batch.histograms.retain(|Pending { series, t, value, .. }| {
+            batch.histograms.retain(|Pending { series, t, value, .. }, _| {
                 keep(*series, &|slot| slot.lock().check_histogram::<Integers>(slot, *t, value).ok())
             });
-            batch.float_histograms.retain(|Pending { series, t, value, .. }| {
+            batch.float_histograms.retain(|Pending { series, t, value, .. }, _| {
                 keep(*series, &|slot| slot.lock().check_histogram::<Floats>(slot, *t, value).ok())
             });
         }

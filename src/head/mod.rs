@@ -25,6 +25,8 @@ mod appender;
 mod batch;
 mod checkpoint;
 mod claim;
+mod column;
+mod evidence;
 mod cut;
 mod error;
 mod exemplars;
@@ -39,6 +41,7 @@ mod postings;
 mod range_head;
 mod reader;
 mod replay;
+mod rules;
 mod series;
 mod series_map;
 mod slab;
@@ -66,6 +69,7 @@ pub use gc::Collected;
 pub use range_head::RangeHead;
 pub use reader::HeadReader;
 pub use replay::Replayed;
+pub use rules::FloatEncoding;
 pub use series::HeadChunk;
 pub use stats::{Cardinality, HeadStats};
 
@@ -94,11 +98,26 @@ pub struct HeadOptions {
     pub max_series: Option<u64>,
     /// The most exemplars kept, over all series; 0: none.
     pub max_exemplars: usize,
+    /// How floats are encoded. XOR.
+    pub float_encoding: FloatEncoding,
+    /// Whether start timestamps are kept: the log has records for them then. Needs [`FloatEncoding::Xor2`]. No.
+    pub start_timestamps: bool,
+    /// Whether histograms go into the encodings that have a place for start timestamps. No: then those of histograms are
+    /// in the log alone.
+    pub histogram_start_timestamps: bool,
 }
 
 impl Default for HeadOptions {
     fn default() -> Self {
-        Self { chunk_range: 2 * 3_600_000, future_bound: Some(600_000), max_series: None, max_exemplars: 100_000 }
+        Self {
+            chunk_range: 2 * 3_600_000,
+            future_bound: Some(600_000),
+            max_series: None,
+            max_exemplars: 100_000,
+            float_encoding: FloatEncoding::Xor,
+            start_timestamps: false,
+            histogram_start_timestamps: false,
+        }
     }
 }
 
@@ -209,11 +228,11 @@ impl Head {
         }
     }
 
-    /// Opens the head of the data directory `dir`, whose log is in `wal/` there: reads the log back, mends what a crash left, and begins a new segment. Samples
-    /// before `floor` are in blocks already and are not taken.
+    /// Opens the head of the data directory `dir`, whose log is in `wal/` there: reads the log back, mends what a crash
+    /// left, and begins a new segment. Samples before `floor` are in blocks already and are not taken.
     ///
     /// # Errors
-    /// `Io`, `Full`. Damage is no error: it is in [`Replayed`], and the readable rest is there.
+    /// `Io`, `Full`; `InvalidInput` if the options contradict each other. Damage is no error: it is in [`Replayed`], and the readable rest is there.
     pub fn open(
         env: &Env,
         dir: &Path,
@@ -221,10 +240,11 @@ impl Head {
         log: LogOptions,
         floor: i64,
     ) -> Result<(Arc<Self>, Replayed)> {
+        options.check()?;
         let mut head = Self::new(env, options, None);
         head.floor.store(floor, Ordering::Release);
         let wal = dir.join(WAL_DIR);
-        let replayed = head.replay(env, &wal)?;
+        let replayed = head.replay(env, dir)?;
         repair(env, &wal, &replayed.damage)?;
         head.log = Some(Log::open(env, &wal, log)?);
         Ok((Arc::new(head), replayed))
@@ -238,7 +258,7 @@ impl Head {
     pub fn open_read_only(env: &Env, dir: &Path, options: HeadOptions, floor: i64) -> Result<(Arc<Self>, Replayed)> {
         let head = Self::new(env, options, None);
         head.floor.store(floor, Ordering::Release);
-        let replayed = head.replay(env, &dir.join(WAL_DIR))?;
+        let replayed = head.replay(env, dir)?;
         Ok((Arc::new(head), replayed))
     }
 

@@ -1,9 +1,12 @@
 //! The chunk that a series' samples go to: of floats, or of one kind of histograms.
 
-use super::batch::{Batch, Pending, RecordKind};
+use super::batch::{Batch, RecordKind};
+use super::column::Column;
 use super::cut::{HISTOGRAM_BYTES, MAX_FLOAT_BYTES, MIN_HISTOGRAMS, SAMPLES_PER_CHUNK, predict_end, range_end};
+use super::rules::ChunkRules;
 use crate::chunk::{
-    Appended, Appender, ChunkError, EncodedChunk, Floats, Integers, Kind, XorAppender, counter_reset, samples,
+    Appended, Appender, ChunkError, EncodedChunk, Encoding, Floats, Integers, Kind, Xor2Appender, XorAppender,
+    counter_reset, samples,
 };
 use crate::model::{FloatHistogram, Histogram, Native as _, Sample, TimeRange, Value};
 
@@ -15,6 +18,8 @@ pub(super) enum Open {
     None,
     /// Of floats.
     Float(XorAppender),
+    /// Of floats with start timestamps, or of those whom that encoding was chosen for.
+    Xor2(Box<Xor2Appender>),
     /// Of histograms.
     Histogram(Box<OpenHistogram<Integers>>),
     /// Of float histograms.
@@ -56,7 +61,7 @@ pub(super) trait HistogramKind: Kind {
     /// The histogram of a sample, if it is of this kind.
     fn in_sample(sample: &Sample) -> Option<&Self::Histogram>;
     /// The list that it waits in for its commit.
-    fn pending(batch: &mut Batch) -> &mut Vec<Pending<Self::Histogram>>;
+    fn pending(batch: &mut Batch) -> &mut Column<Self::Histogram>;
     /// The record that it goes into, with buckets of its own bounds or not.
     fn record(custom: bool) -> RecordKind;
 
@@ -81,7 +86,7 @@ impl HistogramKind for Integers {
         if let Value::Histogram(histogram) = &sample.value { Some(histogram) } else { None }
     }
 
-    fn pending(batch: &mut Batch) -> &mut Vec<Pending<Histogram>> {
+    fn pending(batch: &mut Batch) -> &mut Column<Histogram> {
         &mut batch.histograms
     }
 
@@ -103,7 +108,7 @@ impl HistogramKind for Floats {
         if let Value::FloatHistogram(histogram) = &sample.value { Some(histogram) } else { None }
     }
 
-    fn pending(batch: &mut Batch) -> &mut Vec<Pending<FloatHistogram>> {
+    fn pending(batch: &mut Batch) -> &mut Column<FloatHistogram> {
         &mut batch.float_histograms
     }
 
@@ -123,6 +128,7 @@ impl Open {
         match self {
             Self::None => None,
             Self::Float(open) => Some(open.to_chunk()),
+            Self::Xor2(open) => Some(open.to_chunk()),
             Self::Histogram(open) => Some(open.appender.to_chunk()),
             Self::FloatHistogram(open) => Some(open.appender.to_chunk()),
         }
@@ -133,6 +139,7 @@ impl Open {
         match std::mem::take(self) {
             Self::None => None,
             Self::Float(mut open) => Some(open.take()),
+            Self::Xor2(mut open) => Some(open.take()),
             Self::Histogram(mut open) => Some(open.appender.take()),
             Self::FloatHistogram(mut open) => Some(open.appender.take()),
         }
@@ -149,32 +156,53 @@ impl Open {
         match self {
             Self::None => 0,
             Self::Float(open) => open.capacity(),
+            Self::Xor2(open) => size_of_val(&**open) + open.len_bytes(),
             Self::Histogram(open) => size_of_val(&**open) + open.appender.len_bytes(),
             Self::FloatHistogram(open) => size_of_val(&**open) + open.appender.len_bytes(),
         }
     }
 
+    /// An empty chunk for floats, the first of which has this start timestamp.
+    pub(super) fn floats(rules: &ChunkRules, st: i64) -> Self {
+        if rules.begins_xor2(st) { Self::Xor2(Box::default()) } else { Self::Float(XorAppender::new()) }
+    }
+
     /// Whether this is a chunk of floats that takes one at `t`; predicts its end when it is time to.
     #[inline]
-    pub(super) fn takes_float(&self, times: &mut Times, t: i64) -> Option<()> {
-        let Self::Float(open) = self else { return None };
-        if open.len_bytes() > MAX_FLOAT_BYTES {
+    pub(super) fn takes_float(&self, times: &mut Times, rules: &ChunkRules, st: i64, t: i64) -> Option<()> {
+        let (bytes, samples) = match self {
+            Self::Float(open) if !rules.leaves_xor(st) => (open.len_bytes(), open.sample_count()),
+            Self::Xor2(open) => (open.len_bytes(), open.sample_count()),
+            _ => return None,
+        };
+        if bytes > MAX_FLOAT_BYTES {
             return None;
         }
-        let samples = open.sample_count();
         if samples == SAMPLES_PER_CHUNK / 4 {
             times.next_at = predict_end(times.since, times.newest, times.next_at, 4.0);
         }
         // Twice as many samples as meant: the prediction was wrong, they come faster now.
         (t < times.next_at && samples < 2 * SAMPLES_PER_CHUNK).then_some(())
     }
+
+    /// Puts a float behind the others; nothing happens if this is no chunk of floats.
+    #[inline]
+    pub(super) fn push_float(&mut self, st: i64, t: i64, v: f64) {
+        // Full at 65,535 samples; chunks are cut at 240.
+        let _ = match self {
+            Self::Float(open) => open.append(t, v),
+            Self::Xor2(open) => open.append(st, t, v),
+            _ => Ok(()),
+        };
+    }
 }
 
 impl<K: HistogramKind> OpenHistogram<K> {
-    /// A chunk that begins with this histogram.
-    pub(super) fn begin(t: i64, histogram: &K::Histogram) -> Result<Box<Self>, ChunkError> {
-        let mut open = Box::new(Self { appender: Appender::new(), predicted: false });
-        open.appender.append(t, histogram)?;
+    /// A chunk that begins with this histogram, with start timestamps or without.
+    pub(super) fn begin(starts: bool, st: i64, t: i64, histogram: &K::Histogram) -> Result<Box<Self>, ChunkError> {
+        let appender = if starts { Appender::with_start_timestamps() } else { Appender::new() };
+        let mut open = Box::new(Self { appender, predicted: false });
+        open.appender.append_with_start(st, t, histogram)?;
         Ok(open)
     }
 
@@ -182,25 +210,28 @@ impl<K: HistogramKind> OpenHistogram<K> {
     pub(super) fn append(
         &mut self,
         times: &mut Times,
-        chunk_range: i64,
+        rules: &ChunkRules,
+        st: i64,
         t: i64,
         histogram: &K::Histogram,
     ) -> Result<Next, ChunkError> {
         let (bytes, samples) = (self.appender.len_bytes(), self.appender.sample_count());
-        let range_ends = if self.predicted { range_end(times.since, chunk_range) } else { times.next_at };
+        let range_ends = if self.predicted { range_end(times.since, rules.chunk_range) } else { times.next_at };
         if !self.predicted && bytes >= HISTOGRAM_BYTES / 4 {
             let ratio = HISTOGRAM_BYTES as f64 / bytes as f64;
             times.next_at = predict_end(times.since, times.newest, times.next_at, ratio);
             self.predicted = true;
         }
+        let has_starts = self.appender.has_start_timestamps();
+        let starts = rules.histogram_starts(st, has_starts);
         // Twice as large as meant: they come faster now, or with more buckets.
         let is_full = t >= times.next_at || bytes >= 2 * HISTOGRAM_BYTES;
-        if is_full && (samples >= MIN_HISTOGRAMS || t >= range_ends) {
-            let finished = self.appender.cut(0, t, histogram)?;
+        if starts != has_starts || is_full && (samples >= MIN_HISTOGRAMS || t >= range_ends) {
+            let finished = self.appender.cut_to(starts, st, t, histogram)?;
             self.predicted = false;
             return Ok(Next::Full(finished));
         }
-        Ok(match self.appender.append(t, histogram)? {
+        Ok(match self.appender.append_with_start(st, t, histogram)? {
             Appended::InPlace | Appended::Recoded => Next::Same,
             // The prediction of the chunk before stays: so it is in Prometheus, and chunks must end where its do.
             Appended::NewChunk { finished, .. } => Next::Full(finished),
@@ -208,31 +239,37 @@ impl<K: HistogramKind> OpenHistogram<K> {
     }
 }
 
-/// The samples of a chunk that lie in `range`, as a chunk, and from when to when they are; `None` if there are none.
+/// The samples of a chunk that lie in `range`, as a chunk of the same encoding, and from when to when they are; `None` if
+/// there are none.
 pub(super) fn trim(chunk: &EncodedChunk, range: TimeRange) -> Result<Option<(TimeRange, EncodedChunk)>, ChunkError> {
     let mut open = Open::None;
     let mut span: Option<TimeRange> = None;
     let mut skipped = false;
     for sample in samples(chunk.encoding, &chunk.data) {
-        let sample = sample?;
-        if !range.contains(sample.t) {
+        let Sample { t, st, value } = sample?;
+        if !range.contains(t) {
             skipped |= span.is_none();
             continue;
         }
-        span.get_or_insert(TimeRange::new(sample.t, sample.t)).max = sample.t;
-        match (&mut open, &sample.value) {
-            (Open::Float(open), Value::Float(v)) => open.append(sample.t, *v)?,
-            (Open::Histogram(open), Value::Histogram(histogram)) => drop(open.appender.append(sample.t, histogram)?),
+        span.get_or_insert(TimeRange::new(t, t)).max = t;
+        match (&mut open, &value) {
+            (Open::Float(open), Value::Float(v)) => open.append(t, *v)?,
+            (Open::Xor2(open), Value::Float(v)) => open.append(st, t, *v)?,
+            (Open::Histogram(open), Value::Histogram(histogram)) => {
+                drop(open.appender.append_with_start(st, t, histogram)?);
+            }
             (Open::FloatHistogram(open), Value::FloatHistogram(histogram)) => {
-                drop(open.appender.append(sample.t, histogram)?);
+                drop(open.appender.append_with_start(st, t, histogram)?);
             }
             (open, Value::Float(v)) => {
-                let mut appender = XorAppender::new();
-                appender.append(sample.t, *v)?;
-                *open = Open::Float(appender);
+                *open = match chunk.encoding {
+                    Encoding::Xor2 => Open::Xor2(Box::default()),
+                    _ => Open::Float(XorAppender::new()),
+                };
+                open.push_float(st, t, *v);
             }
-            (open, Value::Histogram(histogram)) => *open = begin::<Integers>(chunk, skipped, sample.t, histogram)?,
-            (open, Value::FloatHistogram(histogram)) => *open = begin::<Floats>(chunk, skipped, sample.t, histogram)?,
+            (open, Value::Histogram(histogram)) => *open = begin::<Integers>(chunk, skipped, st, t, histogram)?,
+            (open, Value::FloatHistogram(histogram)) => *open = begin::<Floats>(chunk, skipped, st, t, histogram)?,
         }
     }
     Ok(span.zip(open.take()))
@@ -241,10 +278,11 @@ pub(super) fn trim(chunk: &EncodedChunk, range: TimeRange) -> Result<Option<(Tim
 fn begin<K: HistogramKind>(
     chunk: &EncodedChunk,
     skipped: bool,
+    st: i64,
     t: i64,
     histogram: &K::Histogram,
 ) -> Result<Open, ChunkError> {
-    let mut open = OpenHistogram::<K>::begin(t, histogram)?;
+    let mut open = OpenHistogram::<K>::begin(chunk.encoding == K::ENCODING_ST, st, t, histogram)?;
     // If the chunk's first sample is still the first, what its header tells is still so.
     if let Some(told) = counter_reset(chunk.encoding, &chunk.data).filter(|_| !skipped) {
         open.appender.set_counter_reset(told);

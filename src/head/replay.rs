@@ -21,10 +21,12 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use parking_lot::Mutex;
 
 use super::checkpoint::Gone;
+use super::evidence::histogram_starts;
 use super::isolation::Ticket;
+use super::rules::{ChunkRules, HistogramStarts};
 use super::series::{Applied, Header, SeriesState};
 use super::slab::{Locked, PAGE};
-use super::{Head, SeriesRef};
+use super::{Head, SeriesRef, WAL_DIR};
 use crate::chunk::{Floats, Integers};
 use crate::codec::FixedMap;
 use crate::error::Result;
@@ -127,7 +129,8 @@ enum Others {
 struct Waiting {
     series: SeriesRef,
     t: i64,
-    value: Value,
+    /// `None`: `t` is the start timestamp of the sample that comes next. Few have one, and this is small.
+    value: Option<Value>,
 }
 
 /// What one task has scattered, in the order of the log.
@@ -163,9 +166,11 @@ impl Default for Tally {
 }
 
 impl Head {
-    /// Reads the log in `dir` into this head, which is empty and nobody else's yet.
+    /// Reads the log of the data directory `dir` into this head, which is empty and nobody else's yet.
     pub(super) fn replay(&self, env: &Env, dir: &Path) -> Result<Replayed> {
-        let mut reader = LogReader::open(&env.fs, dir)?;
+        let mut reader = LogReader::open(&env.fs, &dir.join(WAL_DIR))?;
+        let mut rules = self.options.replay_rules();
+        let mut asked = rules.histograms != HistogramStarts::WhenKnown;
         let mut replayed = Replayed { last_segment: reader.last_segment(), ..Replayed::default() };
         let mut references = References::default();
         let tasks = env.executor.parallelism();
@@ -184,12 +189,18 @@ impl Head {
             }
             replayed.records += batch.len() as u64;
             let mut records = self.unpack(env, batch);
+            let are_histograms =
+                |kind: RecordType| matches!(kind, RecordType::HistogramsSt | RecordType::FloatHistogramsSt);
+            if !asked && records.iter().any(|record| record.kind.is_some_and(are_histograms)) {
+                asked = true;
+                rules.histograms = histogram_starts(env, dir).unwrap_or(rules.histograms);
+            }
             let mut rest = records.as_mut_slice();
             while !rest.is_empty() {
                 // A deletion stands between what was before it and what came after.
                 let deletion = rest.iter().position(|record| record.kind == Some(RecordType::Tombstones));
                 let (before, after) = rest.split_at_mut(deletion.unwrap_or(rest.len()));
-                self.replay_run(env, before, &mut scattered, &mut references, &mut replayed);
+                self.replay_run(env, before, &rules, &mut scattered, &mut references, &mut replayed);
                 let Some((deletion, after)) = after.split_first_mut() else { break };
                 self.replay_deletion(deletion, &mut references, &mut replayed);
                 rest = after;
@@ -250,6 +261,7 @@ impl Head {
         &self,
         env: &Env,
         records: &mut [Record],
+        rules: &ChunkRules,
         scattered: &mut [Scattered],
         references: &mut References,
         replayed: &mut Replayed,
@@ -301,8 +313,15 @@ impl Head {
             let mut tally = Tally::default();
             let mut locked = Locked::default();
             for bucket in (part..buckets).step_by(parts) {
+                let mut st = 0;
                 for Waiting { series, t, value } in applied.iter().filter_map(|it| it.buckets.get(bucket)).flatten() {
-                    self.replay_sample(*series, *t, value, &mut locked, &mut tally);
+                    match value {
+                        Some(value) => {
+                            let times = (std::mem::take(&mut st), *t);
+                            self.replay_sample(*series, times, value, rules, &mut locked, &mut tally);
+                        }
+                        None => st = *t,
+                    }
                 }
             }
             drop(locked);
@@ -346,12 +365,13 @@ impl Head {
     fn replay_sample<'a>(
         &'a self,
         reference: SeriesRef,
-        t: i64,
+        (st, t): (i64, i64),
         value: &Value,
+        rules: &ChunkRules,
         locked: &mut Pages<'a>,
         tally: &mut Tally,
     ) {
-        let (ticket, chunk_range) = (&Ticket::REPLAY, self.options.chunk_range);
+        let ticket = &Ticket::REPLAY;
         // Evicted series leave their slots to others.
         let Some(series) = self.slots.get(reference.id()).filter(|slot| slot.tag() == reference.tag()) else {
             tally.skipped += 1;
@@ -359,12 +379,12 @@ impl Head {
         };
         let state = locked.body(&series);
         let appended = match value {
-            Value::Float(v) => state.append_float(&series, ticket, chunk_range, t, *v),
+            Value::Float(v) => state.append_float(&series, ticket, rules, st, t, *v),
             Value::Histogram(histogram) => {
-                state.append_histogram::<Integers>(&series, ticket, chunk_range, t, histogram)
+                state.append_histogram::<Integers>(&series, ticket, rules, st, t, histogram)
             }
             Value::FloatHistogram(histogram) => {
-                state.append_histogram::<Floats>(&series, ticket, chunk_range, t, histogram)
+                state.append_histogram::<Floats>(&series, ticket, rules, st, t, histogram)
             }
         };
         match appended {
@@ -441,30 +461,33 @@ impl Scattered {
             *unknown += u64::from(series.is_none());
             series
         };
-        let mut put = |series: Option<SeriesRef>, t, value| {
+        let mut put = |series: Option<SeriesRef>, st, t, value| {
             let Some(series) = series else { return };
             if t < floor {
                 *skipped += 1;
             } else if let Some(bucket) = buckets.get_mut(series.id() as usize / bucket_slots) {
-                bucket.push(Waiting { series, t, value });
+                if st != 0 {
+                    bucket.push(Waiting { series, t: st, value: None });
+                }
+                bucket.push(Waiting { series, t, value: Some(value) });
             }
         };
         let decoded = match kind {
             Some(RecordType::Samples | RecordType::SamplesSt) => {
                 let decoded = record::decode_samples(bytes, floats);
-                floats.drain(..).for_each(|s| put(find(s.reference), s.t, Value::Float(s.v)));
+                floats.drain(..).for_each(|s| put(find(s.reference), s.st, s.t, Value::Float(s.v)));
                 decoded
             }
             Some(RecordType::Histograms | RecordType::CustomHistograms | RecordType::HistogramsSt) => {
                 let decoded = record::decode_histograms(bytes, histograms);
-                histograms.drain(..).for_each(|s| put(find(s.reference), s.t, Value::Histogram(s.histogram)));
+                histograms.drain(..).for_each(|s| put(find(s.reference), s.st, s.t, Value::Histogram(s.histogram)));
                 decoded
             }
             Some(RecordType::FloatHistograms | RecordType::CustomFloatHistograms | RecordType::FloatHistogramsSt) => {
                 let decoded = record::decode_float_histograms(bytes, float_histograms);
                 float_histograms
                     .drain(..)
-                    .for_each(|s| put(find(s.reference), s.t, Value::FloatHistogram(s.histogram)));
+                    .for_each(|s| put(find(s.reference), s.st, s.t, Value::FloatHistogram(s.histogram)));
                 decoded
             }
             Some(RecordType::Exemplars) => {

@@ -16,8 +16,9 @@ use super::isolation::{History, Snapshot, Ticket};
 use super::label_index::Pair;
 use super::open::{HistogramKind, Next, Open, OpenHistogram, Times};
 use super::page_labels::{PageLabels, SeriesLabels};
+use super::rules::ChunkRules;
 use super::slab::{Body, Guard, Slot};
-use crate::chunk::{ChunkError, EncodedChunk, Floats, Integers, XorAppender};
+use crate::chunk::{ChunkError, EncodedChunk, Floats, Integers};
 use crate::model::{FloatHistogram, Histogram, Native as _, Sample, TimeRange, Value, is_stale};
 
 /// A series in its slot.
@@ -241,7 +242,8 @@ impl SeriesState {
         &mut self,
         series: &Header,
         ticket: &Ticket,
-        chunk_range: i64,
+        rules: &ChunkRules,
+        st: i64,
         t: i64,
         v: f64,
     ) -> Result<Applied, Refusal> {
@@ -253,31 +255,28 @@ impl SeriesState {
             match self.open {
                 Open::Histogram(_) => {
                     let stale = Histogram::stale(v);
-                    return self.append_histogram::<Integers>(series, ticket, chunk_range, t, &stale);
+                    return self.append_histogram::<Integers>(series, ticket, rules, st, t, &stale);
                 }
                 Open::FloatHistogram(_) => {
                     let stale = FloatHistogram::stale(v);
-                    return self.append_histogram::<Floats>(series, ticket, chunk_range, t, &stale);
+                    return self.append_histogram::<Floats>(series, ticket, rules, st, t, &stale);
                 }
-                Open::Float(_) | Open::None => {}
+                Open::Float(_) | Open::Xor2(_) | Open::None => {}
             }
         }
         self.history.note(ticket, newest);
         let mut times = Times { since: self.open_since, newest, next_at: self.next_at };
         let mut applied = Applied::Appended;
-        match self.open.takes_float(&mut times, t) {
+        match self.open.takes_float(&mut times, rules, st, t) {
             Some(()) => self.next_at = times.next_at,
             None => {
                 let full = self.open.take();
-                self.begin(full, newest, t, chunk_range);
-                self.open = Open::Float(XorAppender::new());
+                self.begin(full, newest, t, rules.chunk_range);
+                self.open = Open::floats(rules, st);
                 applied = Applied::NewChunk;
             }
         }
-        if let Open::Float(open) = &mut self.open {
-            // Full at 65,535 samples; chunks are cut at 240.
-            let _ = open.append(t, v);
-        }
+        self.open.push_float(st, t, v);
         series.newest.store(t, Release);
         Ok(applied)
     }
@@ -290,7 +289,8 @@ impl SeriesState {
         &mut self,
         series: &Header,
         ticket: &Ticket,
-        chunk_range: i64,
+        rules: &ChunkRules,
+        st: i64,
         t: i64,
         histogram: &K::Histogram,
     ) -> Result<Applied, Refusal> {
@@ -302,16 +302,17 @@ impl SeriesState {
         let mut times = Times { since: self.open_since, newest, next_at: self.next_at };
         let mut applied = Applied::Appended;
         if let Some(open) = K::of(&mut self.open) {
-            let next = open.append(&mut times, chunk_range, t, histogram).map_err(invalid)?;
+            let next = open.append(&mut times, rules, st, t, histogram).map_err(invalid)?;
             self.next_at = times.next_at;
             if let Next::Full(full) = next {
-                self.begin(Some(full), newest, t, chunk_range);
+                self.begin(Some(full), newest, t, rules.chunk_range);
                 applied = Applied::NewChunk;
             }
         } else {
-            let open = OpenHistogram::<K>::begin(t, histogram).map_err(invalid)?;
+            let starts = rules.histogram_starts(st, false);
+            let open = OpenHistogram::<K>::begin(starts, st, t, histogram).map_err(invalid)?;
             let full = self.open.take();
-            self.begin(full, newest, t, chunk_range);
+            self.begin(full, newest, t, rules.chunk_range);
             self.open = K::into_open(open);
             applied = Applied::NewChunk;
         }

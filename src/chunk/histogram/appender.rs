@@ -161,11 +161,26 @@ impl<K: Kind> Appender<K> {
     /// # Errors
     /// [`ChunkError::Inconsistent`] as [`append_with_start`](Self::append_with_start).
     pub fn cut(&mut self, st: i64, t: i64, histogram: &K::Histogram) -> Result<EncodedChunk, ChunkError> {
+        self.cut_to(self.has_start_timestamps(), st, t, histogram)
+    }
+
+    /// [`cut`](Self::cut), to a chunk with start timestamps or to one without.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn cut_to(
+        &mut self,
+        with_start_timestamps: bool,
+        st: i64,
+        t: i64,
+        histogram: &K::Histogram,
+    ) -> Result<EncodedChunk, ChunkError> {
         if !histogram.parts().is_consistent() {
             return Err(ChunkError::Inconsistent);
         }
         let counter_reset = self.reset_before(histogram);
         let finished = self.take();
+        self.state.start = with_start_timestamps.then(StartTime::default);
         self.reset = counter_reset;
         self.put(st, t, histogram);
         Ok(finished)
@@ -343,6 +358,12 @@ impl<K: Kind> Appender<K> {
     #[must_use]
     pub fn encoding(&self) -> Encoding {
         if self.state.start.is_some() { K::ENCODING_ST } else { K::ENCODING }
+    }
+
+    /// Whether it is a chunk with start timestamps.
+    #[must_use]
+    pub fn has_start_timestamps(&self) -> bool {
+        self.state.start.is_some()
     }
 
     /// The most samples that the header can count.
