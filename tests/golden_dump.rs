@@ -130,7 +130,7 @@ fn xor_with_a_snappy_log_after_compaction() {
 
 #[test]
 fn xor2_with_start_timestamps_and_a_zstd_log_before_compaction() {
-    check("xor2-st-wal-zstd", "crashed-before-compaction", without_start_timestamps);
+    check("xor2-st-wal-zstd", "crashed-before-compaction");
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn xor2_with_start_timestamps_and_a_zstd_log_after_compaction() {
 
 #[test]
 fn all_start_timestamp_encodings_before_compaction() {
-    check("all-st-wal-snappy", "crashed-before-compaction", without_start_timestamps);
+    check("all-st-wal-snappy", "crashed-before-compaction");
 }
 
 #[test]

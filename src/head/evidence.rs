@@ -26,7 +26,6 @@ fn in_block(env: &Env, dir: &Path) -> Option<HistogramStarts> {
     let (mut labels, mut chunks) = (Labels::empty(), Vec::new());
     for id in block.select(&[]).ok()? {
         block.series(id, &mut labels, &mut chunks).ok()?;
-        // The last one: series that change from floats to histograms do not go back.
         let Some(meta) = chunks.last() else { continue };
         let chunk = block.chunk(meta).ok()?;
         match chunk.encoding {

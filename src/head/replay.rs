@@ -380,9 +380,7 @@ impl Head {
         let state = locked.body(&series);
         let appended = match value {
             Value::Float(v) => state.append_float(&series, ticket, rules, st, t, *v),
-            Value::Histogram(histogram) => {
-                state.append_histogram::<Integers>(&series, ticket, rules, st, t, histogram)
-            }
+            Value::Histogram(histogram) => state.append_histogram::<Integers>(&series, ticket, rules, st, t, histogram),
             Value::FloatHistogram(histogram) => {
                 state.append_histogram::<Floats>(&series, ticket, rules, st, t, histogram)
             }

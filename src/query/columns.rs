@@ -14,8 +14,13 @@ pub struct Columns {
     pub t: Vec<i64>,
     /// The floats, one for each time; stale markers included.
     pub v: Vec<f64>,
+    /// When the counters of the floats began, milliseconds, one for each and 0 where that is unknown. Empty if it is
+    /// unknown for all of them.
+    pub st: Vec<i64>,
     /// Histograms with their times, ascending; stale markers included. Integer histograms are given as float ones.
     pub histograms: Vec<(i64, Arc<FloatHistogram>)>,
+    /// When the counts of the histograms began, as `st` is for the floats.
+    pub histogram_st: Vec<i64>,
 }
 
 impl Columns {
@@ -35,7 +40,9 @@ impl Columns {
     pub fn clear(&mut self) {
         self.t.clear();
         self.v.clear();
+        self.st.clear();
         self.histograms.clear();
+        self.histogram_st.clear();
     }
 
     /// Drops the floats from `start` on that `keep` refuses.
@@ -48,22 +55,40 @@ impl Columns {
                 if let (Some(to_t), Some(to_v)) = (self.t.get_mut(kept), self.v.get_mut(kept)) {
                     (*to_t, *to_v) = (t, v);
                 }
+                if let Some(&st) = self.st.get(index)
+                    && let Some(to_st) = self.st.get_mut(kept)
+                {
+                    *to_st = st;
+                }
                 kept += 1;
             }
         }
         self.t.truncate(kept);
         self.v.truncate(kept);
+        self.st.truncate(kept);
     }
 
     fn push(&mut self, sample: Sample) {
-        match sample.value {
+        let histogram = match sample.value {
             Value::Float(v) => {
+                push_start(&mut self.st, self.t.len(), sample.st);
                 self.t.push(sample.t);
                 self.v.push(v);
+                return;
             }
-            Value::Histogram(histogram) => self.histograms.push((sample.t, Arc::new(histogram.to_float()))),
-            Value::FloatHistogram(histogram) => self.histograms.push((sample.t, Arc::from(histogram))),
-        }
+            Value::Histogram(histogram) => Arc::new(histogram.to_float()),
+            Value::FloatHistogram(histogram) => Arc::from(histogram),
+        };
+        push_start(&mut self.histogram_st, self.histograms.len(), sample.st);
+        self.histograms.push((sample.t, histogram));
+    }
+}
+
+/// Appends a start timestamp to those of `before` samples, which have begun with the first one that is known.
+fn push_start(starts: &mut Vec<i64>, before: usize, st: i64) {
+    if st != 0 || !starts.is_empty() {
+        starts.resize(before, 0);
+        starts.push(st);
     }
 }
 
@@ -71,7 +96,6 @@ impl Columns {
 #[derive(Debug, Default)]
 pub struct SeriesDecoder {
     columns: Columns,
-    start_times: Vec<i64>,
     order: Vec<u32>,
 }
 
@@ -128,14 +152,13 @@ impl SeriesDecoder {
         if matches!(encoded.encoding, Encoding::Xor | Encoding::Xor2) {
             let columns = &mut self.columns;
             let start = columns.t.len();
-            self.start_times.clear();
             let mut floats = FloatColumns {
                 t: std::mem::take(&mut columns.t),
                 v: std::mem::take(&mut columns.v),
-                st: std::mem::take(&mut self.start_times),
+                st: std::mem::take(&mut columns.st),
             };
             let result = chunk::decode_floats(encoded.encoding, &encoded.data, &mut floats);
-            (columns.t, columns.v, self.start_times) = (floats.t, floats.v, floats.st);
+            (columns.t, columns.v, columns.st) = (floats.t, floats.v, floats.st);
             result?;
             if !whole {
                 columns.retain_floats(start, |t| range.contains(t) && chunk.shows(t));
@@ -184,5 +207,58 @@ impl SeriesDecoder {
             self.columns.push(sample);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chunk::{ChunkWriter, Rules};
+    use crate::model::Histogram;
+    use crate::query::{ChunkData, series_samples};
+
+    /// Samples with start timestamps and without, as chunks of every encoding.
+    fn chunks(with: fn(i64) -> i64) -> Vec<SeriesChunk> {
+        let mut writer = ChunkWriter::new(Rules::Merge);
+        let mut written = Vec::new();
+        for t in 1..400 {
+            let value = match t / 100 {
+                0 | 2 => Value::Float(t as f64),
+                1 => Value::Histogram(Box::new(Histogram::default())),
+                _ => Value::FloatHistogram(Box::new(FloatHistogram::default())),
+            };
+            written.extend(writer.push(&Sample { t, st: with(t), value }).unwrap());
+        }
+        written.extend(writer.finish());
+        let range = |chunk: &crate::chunk::WrittenChunk| TimeRange::new(chunk.min_time, chunk.max_time);
+        written.into_iter().map(|chunk| SeriesChunk::new(range(&chunk), ChunkData::Ready(chunk.chunk))).collect()
+    }
+
+    #[test]
+    fn each_sample_has_its_start_timestamp() {
+        let mut decoder = SeriesDecoder::new();
+        for with in [|t| t % 7, |t| if t > 150 { t - 3 } else { 0 }, |t| if t < 250 { 1 } else { 0 }] {
+            let mut chunks = chunks(with);
+            for range in [TimeRange::ALL, TimeRange::new(33, 361)] {
+                for _ in 0..2 {
+                    let columns = decoder.decode(&chunks, range).unwrap();
+                    let floats = columns.t.iter().copied().zip(columns.st.iter().copied());
+                    let histograms =
+                        columns.histograms.iter().map(|(t, _)| *t).zip(columns.histogram_st.iter().copied());
+                    let mut found: Vec<_> = floats.chain(histograms).collect();
+                    found.sort_unstable();
+                    let expected: Vec<_> = series_samples(&chunks, range)
+                        .unwrap()
+                        .into_iter()
+                        .map(|sample| (sample.t, sample.st))
+                        .collect();
+                    assert_eq!(found, expected);
+                    assert!(expected.iter().all(|(t, st)| *st == with(*t)));
+                    // The second time as chunks that overlap.
+                    chunks.extend(chunks.clone());
+                }
+            }
+        }
+        assert!(decoder.decode(&chunks(|_| 0), TimeRange::ALL).unwrap().st.is_empty());
     }
 }
