@@ -214,7 +214,6 @@ impl SeriesDecoder {
 mod tests {
     use super::*;
     use crate::chunk::{ChunkWriter, Rules};
-    use crate::model::Histogram;
     use crate::query::{ChunkData, series_samples};
 
     /// Samples with start timestamps and without, as chunks of every encoding.
@@ -224,13 +223,13 @@ mod tests {
         for t in 1..400 {
             let value = match t / 100 {
                 0 | 2 => Value::Float(t as f64),
-                1 => Value::Histogram(Box::new(Histogram::default())),
-                _ => Value::FloatHistogram(Box::new(FloatHistogram::default())),
+                1 => Value::Histogram(Box::default()),
+                _ => Value::FloatHistogram(Box::default()),
             };
             written.extend(writer.push(&Sample { t, st: with(t), value }).unwrap());
         }
         written.extend(writer.finish());
-        let range = |chunk: &crate::chunk::WrittenChunk| TimeRange::new(chunk.min_time, chunk.max_time);
+        let range = |chunk: &chunk::WrittenChunk| TimeRange::new(chunk.min_time, chunk.max_time);
         written.into_iter().map(|chunk| SeriesChunk::new(range(&chunk), ChunkData::Ready(chunk.chunk))).collect()
     }
 
