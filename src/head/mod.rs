@@ -45,6 +45,7 @@ mod rules;
 mod series;
 mod series_map;
 mod slab;
+pub(crate) mod snapshot;
 mod stats;
 mod tombstones;
 mod trail;

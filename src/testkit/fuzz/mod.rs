@@ -12,7 +12,9 @@ mod bucket;
 #[cfg(feature = "bucket")]
 mod bucket_cache;
 mod chunk;
+mod encoded;
 mod head_chunks;
+mod head_snapshot;
 mod input;
 #[cfg(feature = "promql")]
 mod promql;
@@ -29,7 +31,9 @@ pub use chunk::{
     chunk_float_histogram, chunk_histogram, chunk_histogram_round_trip, chunk_st, chunk_writer, chunk_xor,
     chunk_xor_round_trip, chunk_xor2, chunk_xor2_round_trip,
 };
+pub use encoded::encoded_chunks;
 pub use head_chunks::head_chunks;
+pub use head_snapshot::head_snapshot;
 #[cfg(feature = "promql")]
 pub use promql::{promql_parse, promql_script};
 #[cfg(feature = "wire")]
@@ -53,6 +57,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("chunk_xor2_round_trip", chunk_xor2_round_trip),
     ("chunk_xor_round_trip", chunk_xor_round_trip),
     ("head_chunks", head_chunks),
+    ("head_snapshot", head_snapshot),
     ("index", index),
     #[cfg(feature = "bucket")]
     ("index_header", index_header),

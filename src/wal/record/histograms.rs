@@ -95,6 +95,22 @@ pub fn encode_float_histograms_st<'a>(
     encode_st(RecordType::FloatHistogramsSt, entries, put_float_histogram, out);
 }
 
+/// Reads one histogram as it stands in a record.
+///
+/// # Errors
+/// [`RecordError`].
+pub(crate) fn read_one_histogram(reader: &mut Reader<'_>) -> Result<Histogram, RecordError> {
+    read_histogram(reader, Place { record: RecordType::Histograms, entry: 0 })
+}
+
+/// Reads one float histogram as it stands in a record.
+///
+/// # Errors
+/// [`RecordError`].
+pub(crate) fn read_one_float_histogram(reader: &mut Reader<'_>) -> Result<FloatHistogram, RecordError> {
+    read_float_histogram(reader, Place { record: RecordType::FloatHistograms, entry: 0 })
+}
+
 fn decode<T>(
     record: &[u8],
     [exponential, custom, with_st]: [RecordType; 3],
@@ -271,7 +287,8 @@ fn read_list<T>(
     Ok(list)
 }
 
-fn put_histogram(h: &Histogram, out: &mut Vec<u8>) {
+/// Appends one histogram as it stands in a record.
+pub(crate) fn put_histogram(h: &Histogram, out: &mut Vec<u8>) {
     out.push(hint_byte(h.counter_reset_hint));
     put_varint(out, i64::from(h.schema));
     put_be_f64(out, h.zero_threshold);
@@ -287,7 +304,8 @@ fn put_histogram(h: &Histogram, out: &mut Vec<u8>) {
     }
 }
 
-fn put_float_histogram(h: &FloatHistogram, out: &mut Vec<u8>) {
+/// Appends one float histogram as it stands in a record.
+pub(crate) fn put_float_histogram(h: &FloatHistogram, out: &mut Vec<u8>) {
     out.push(hint_byte(h.counter_reset_hint));
     put_varint(out, i64::from(h.schema));
     for value in [h.zero_threshold, h.zero_count, h.count, h.sum] {

@@ -26,10 +26,12 @@ pub use histograms::{
     decode_float_histograms, decode_histograms, encode_custom_float_histograms, encode_custom_histograms,
     encode_float_histograms, encode_float_histograms_st, encode_histograms, encode_histograms_st,
 };
+pub(crate) use histograms::{put_float_histogram, put_histogram, read_one_float_histogram, read_one_histogram};
 pub use samples::{
     decode_exemplars, decode_markers, decode_samples, decode_tombstones, encode_exemplars, encode_markers,
     encode_samples, encode_samples_st, encode_tombstones,
 };
+pub(crate) use series::read_series;
 pub use series::{begin_series, decode_metadata, decode_series, encode_metadata, encode_series, put_series};
 
 use crate::codec::ReadError;

@@ -46,6 +46,19 @@ pub fn put_series(reference: u64, labels: LabelsIter<'_>, out: &mut Vec<u8>) {
     put_labels(labels, out);
 }
 
+/// Reads one series as it stands in a series record, and in records of others that begin with one: its labels go to
+/// `labels`, which is emptied before.
+///
+/// # Errors
+/// [`RecordError`].
+pub(crate) fn read_series(reader: &mut Reader<'_>, labels: &mut LabelsBuilder) -> Result<u64, RecordError> {
+    let place = Place { record: RecordType::Series, entry: 0 };
+    let reference = reader.be_u64().map_err(place.read())?;
+    labels.clear();
+    read_labels(reader, place, labels)?;
+    Ok(reference)
+}
+
 /// Appends the entries of a metadata record to `out`.
 ///
 /// # Errors

@@ -1,0 +1,123 @@
+//! Chunk snapshots: the head as it was, so that a restart reads back only what came after.
+//!
+//! ```text
+//! chunk_snapshot.SSSSSS.OOOOOOOOOO/   a log of its own (the framing of `wal`); stands for the log before segment S, offset O
+//!   00000000 …
+//!     1  series       be64 ref, labels, be64 0, uvarint 0: no open chunk, or 1 and the chunk
+//!        chunk        be64 mint, be64 maxt, encoding byte, uvarint len bytes, last value
+//!        last value   of floats: 3 × (be64 0, be64 0), be64 0, be64 value; of histograms: a histogram as in the log
+//!     2  tombstones   uvarint len, {1, (uvarint ref, varint mint, varint maxt)*}     once, behind all series
+//!     3  exemplars    as in the log
+//! ```
+//!
+//! A snapshot has no full chunks: they are in `chunks_head`, which is written and synced before. It stands for nothing
+//! that is not also in the log, the log is never shortened because of one, and so a snapshot that is damaged, or that
+//! does not fit what lies beside it, is reported and the whole log is read instead.
+
+#![warn(clippy::indexing_slicing)]
+#![expect(dead_code, reason = "the head is about to use it")]
+
+mod decode;
+mod encode;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::codec::ReadError;
+use crate::error::{Error, ErrorKind};
+use crate::fs::Fs;
+use crate::wal::record::RecordError;
+
+pub(crate) use decode::{Record, decode};
+pub(crate) use encode::{put_exemplars, put_series, put_tombstones};
+
+const PREFIX: &str = "chunk_snapshot.";
+
+/// The first byte of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Kind {
+    Series = 1,
+    Tombstones = 2,
+    Exemplars = 3,
+}
+
+/// The version of the tombstones that stand in a record.
+const TOMBSTONES_VERSION: u8 = 1;
+
+/// Up to where in the log a snapshot stands for it. They sort by age.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SnapshotPosition {
+    /// The segment from which the log is read behind it.
+    pub(crate) segment: u64,
+    /// Where in that segment.
+    pub(crate) offset: u64,
+}
+
+impl SnapshotPosition {
+    /// The directory of this snapshot of the head in `dir`.
+    pub(crate) fn path(self, dir: &Path) -> PathBuf {
+        dir.join(format!("{PREFIX}{:06}.{:010}", self.segment, self.offset))
+    }
+
+    /// The position that a directory's name tells, if it is a finished snapshot's.
+    fn of_name(name: &str) -> Option<Self> {
+        let (segment, offset) = name.strip_prefix(PREFIX)?.split_once('.')?;
+        let number = |digits: &str| {
+            // `parse` would take a sign.
+            digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
+        };
+        Some(Self { segment: number(segment)?, offset: number(offset)? })
+    }
+}
+
+/// The finished snapshots in `dir`, oldest first. A missing directory has none.
+pub(crate) fn list_snapshots(fs: &dyn Fs, dir: &Path) -> io::Result<Vec<SnapshotPosition>> {
+    let entries = match fs.list(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let dirs = entries.iter().filter(|entry| entry.is_dir);
+    let mut found: Vec<SnapshotPosition> = dirs.filter_map(|entry| SnapshotPosition::of_name(&entry.name)).collect();
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// Why a snapshot's bytes are not what a writer can have written. Offsets count from the record's first byte.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SnapshotError {
+    /// A record of a type that no writer known here makes, or an empty one.
+    #[error("unknown type of record: {0:?}")]
+    Type(Option<u8>),
+    /// It ends inside a value, or a number does not fit.
+    #[error("{record} record: {source}")]
+    Read {
+        /// What the record holds.
+        record: &'static str,
+        /// What failed.
+        source: ReadError,
+    },
+    /// A part that is as in the log cannot be read.
+    #[error(transparent)]
+    InLog(#[from] RecordError),
+    /// A value that cannot be.
+    #[error("{record} record, before offset {offset}: {what}")]
+    Invalid {
+        /// What the record holds.
+        record: &'static str,
+        /// Where the decoder stood.
+        offset: usize,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+impl From<SnapshotError> for Error {
+    fn from(error: SnapshotError) -> Self {
+        Self::new(ErrorKind::Corrupt, error)
+    }
+}
+
+#[cfg(test)]
+mod tests;
