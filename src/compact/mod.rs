@@ -12,6 +12,7 @@
 
 mod merge;
 mod overlap;
+mod plan;
 
 use std::path::Path;
 
@@ -22,6 +23,7 @@ use crate::fs::Env;
 use crate::model::TimeRange;
 
 pub use merge::populate;
+pub use plan::{Plan, Reason, block_ranges, plan};
 
 /// Writes what `source` has in its [`time_range`](BlockRead::time_range) as a new block of level 1 in the directory
 /// `dir`, and returns its meta; `None` if there are no samples, and then no block. Deleted samples are left out.
