@@ -173,6 +173,15 @@ impl BlockMeta {
         BlockDesc { ulid: self.ulid, min_time: self.min_time, max_time: self.max_time }
     }
 
+    /// Where two blocks have a sample of a series at the same millisecond, that of the block with the smaller key wins:
+    /// what came in order before what did not, then what was written first. A block that was merged of others is as old
+    /// as the oldest of them, so that merging does not change what wins.
+    #[must_use]
+    pub fn precedence(&self) -> (bool, Ulid, Ulid) {
+        let oldest = self.compaction.sources.iter().min().copied().unwrap_or(self.ulid);
+        (self.compaction.is_hinted(), oldest, self.ulid)
+    }
+
     /// Reads the content of a `meta.json`; `file` is what errors call it.
     ///
     /// # Errors

@@ -164,7 +164,15 @@ impl BlockWriter {
     ///
     /// # Errors
     /// `InvalidInput` for a limit of the format, `Io`, `Full`.
-    pub fn finish(mut self) -> Result<Option<BlockMeta>> {
+    pub fn finish(self) -> Result<Option<BlockMeta>> {
+        self.seal()?.map(SealedBlock::publish).transpose()
+    }
+
+    /// Completes the block, but does not show it yet. `None` for a block without samples, and nothing is left of it.
+    ///
+    /// # Errors
+    /// As [`finish`](BlockWriter::finish).
+    pub fn seal(mut self) -> Result<Option<SealedBlock>> {
         let (Some(index), Some(segments)) = (self.index.take(), self.segments.take()) else {
             return Err(self.finished().into());
         };
@@ -177,9 +185,50 @@ impl BlockWriter {
         self.meta.write(fs, &self.temporary)?;
         // The last write here syncs the directory, and with it every name in it.
         Tombstones::default().write(fs, &self.temporary)?;
-        fs.rename(&self.temporary, &self.dir).map_err(BlockError::io(&self.dir))?;
-        fs.sync_dir(&self.parent).map_err(BlockError::io(&self.parent))?;
-        Ok(Some(self.meta.clone()))
+        Ok(Some(SealedBlock { writer: self }))
+    }
+}
+
+/// A block that is written and durable, under a name that nobody takes for a block's. Dropping it removes it.
+#[derive(Debug)]
+pub struct SealedBlock {
+    /// Without its files; it cleans up when it is dropped.
+    writer: BlockWriter,
+}
+
+impl SealedBlock {
+    /// What its `meta.json` says.
+    #[must_use]
+    pub fn meta(&self) -> &BlockMeta {
+        &self.writer.meta
+    }
+
+    /// Where its files lie: it can be opened there.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.writer.temporary
+    }
+
+    /// Marks samples in it as deleted before anybody sees it.
+    ///
+    /// # Errors
+    /// `Io`, `Full`.
+    pub fn set_tombstones(&mut self, tombstones: &Tombstones) -> Result<()> {
+        let BlockWriter { fs, temporary, meta, .. } = &mut self.writer;
+        tombstones.write(&**fs, temporary)?;
+        meta.stats.num_tombstones = tombstones.len() as u64;
+        Ok(meta.write(&**fs, temporary)?)
+    }
+
+    /// Gives it its name: from here on the block is there, and a crash leaves it.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn publish(self) -> Result<BlockMeta> {
+        let BlockWriter { fs, parent, dir, temporary, meta, .. } = &self.writer;
+        fs.rename(temporary, dir).map_err(BlockError::io(dir))?;
+        fs.sync_dir(parent).map_err(BlockError::io(parent))?;
+        Ok(meta.clone())
     }
 }
 

@@ -30,8 +30,8 @@ const VERSION: u64 = 1;
 pub struct ShipOptions {
     /// How blocks are uploaded.
     pub upload: UploadOptions,
-    /// Ship blocks too that were merged here, of a level above 1. Without it they stay, and are never dropped: they may
-    /// hold samples that the bucket has not.
+    /// Ship blocks too that were merged here, of a level above 1. Without it they stay, and are dropped only if the bucket
+    /// has all blocks that they were merged from: else they may hold samples that it has not.
     pub compacted: bool,
 }
 
@@ -235,7 +235,7 @@ impl Shipper {
         noting.map(|()| shipped)
     }
 
-    /// The names of all blocks here, and the metas of those that are not known to be in the bucket, oldest first.
+    /// The names of all blocks here and of what they were merged from, and the metas of those that are not known to be in the bucket, oldest first.
     fn unshipped(&self, shipped: &mut Shipped) -> Result<(BTreeSet<Ulid>, Vec<BlockMeta>)> {
         let fs = self.env.fs.as_ref();
         let (mut local, mut blocks) = (BTreeSet::new(), Vec::new());
@@ -246,7 +246,11 @@ impl Shipper {
                 continue;
             }
             match BlockMeta::read(fs, &self.dir.join(&name)) {
-                Ok(meta) => blocks.push(meta),
+                Ok(meta) => {
+                    // What it was merged from is still asked for, though it is not here any more.
+                    local.extend(&meta.compaction.sources);
+                    blocks.push(meta);
+                }
                 Err(error) => shipped.failed.push((ulid, error.into())),
             }
         }
@@ -329,7 +333,15 @@ impl Shipper {
 impl BlockGuard for Shipper {
     fn may_drop(&self, meta: &BlockMeta, _: &Path) -> bool {
         let state = self.state.read();
-        meta.stats.num_samples == 0 || state.there.contains(&meta.ulid) || state.empty.contains(&meta.ulid)
+        if meta.stats.num_samples == 0 || state.there.contains(&meta.ulid) || state.empty.contains(&meta.ulid) {
+            return true;
+        }
+        // One that was merged here of blocks that were shipped: its samples are there, though it is not.
+        let sources = &meta.compaction.sources;
+        let is_there = |source| {
+            state.there.contains(source) || self.catalog.as_ref().is_some_and(|catalog| catalog.holds(*source))
+        };
+        meta.compaction.level > 1 && !sources.is_empty() && sources.iter().all(is_there)
     }
 }
 
@@ -439,7 +451,7 @@ mod tests {
         drop(db);
         let (bucket, _runtime) = bucket();
         let shipper = Arc::new(shipper(&env, &bucket));
-        let retention = Retention { time: Some(2 * HOUR), bytes: None };
+        let retention = Retention { time: Some(2 * HOUR), ..Retention::default() };
         let options_of_db =
             Options { retention, block_guard: Some(shipper.clone()), future_bound: None, ..Options::default() };
         let db = Db::open_with(&env, dir(), options_of_db).unwrap();

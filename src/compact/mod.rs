@@ -6,7 +6,8 @@
 //! the others are decoded. Where two have a sample for the same millisecond **the first write wins**: sources are given in
 //! order of precedence.
 //!
-//! Nothing here looks at a clock or a queue: what to merge, and when, is the caller's decision.
+//! What to merge next is [`plan`]'s decision, a pure function of what the blocks say of themselves. Nothing here looks at
+//! a clock or a queue: when to do it is the caller's.
 
 #![warn(clippy::indexing_slicing)]
 
@@ -16,7 +17,7 @@ mod plan;
 
 use std::path::Path;
 
-use crate::block::{BlockDesc, BlockMeta, BlockRead, BlockWriter, Ulid, new_ulid};
+use crate::block::{BlockDesc, BlockMeta, BlockRead, BlockWriter, SealedBlock, Ulid, new_ulid};
 use crate::budget::Budget;
 use crate::error::Result;
 use crate::fs::Env;
@@ -55,12 +56,12 @@ pub fn write_block(
         // The originals note the head as the parent of such a block, by a name of zeros.
         meta.compaction.parents = vec![BlockDesc { ulid: Ulid::nil(), min_time: 0, max_time: 0 }];
     }
-    write(env, dir, &[source], meta, budget)
+    seal(env, dir, &[source], meta, budget)?.map(SealedBlock::publish).transpose()
 }
 
 /// Merges `blocks`, each with its meta, into a new block in `dir`, and returns its meta; `None` if nothing is left of
-/// them, and then no block. They are given by precedence: where two have a sample at the same millisecond, the earlier
-/// one's stays. What was deleted in them is gone in the new block.
+/// them, and then no block. They are given by [precedence](BlockMeta::precedence): where two have a sample at the same
+/// millisecond, the earlier one's stays. What was deleted in them is gone in the new block.
 ///
 /// The blocks stay where they are: they are named as parents, and may be removed once the new block is there.
 ///
@@ -72,22 +73,36 @@ pub fn merge_blocks(
     blocks: &[(&dyn BlockRead, &BlockMeta)],
     budget: &Budget,
 ) -> Result<Option<BlockMeta>> {
-    let metas: Vec<_> = blocks.iter().map(|(_, meta)| *meta).collect();
-    let sources: Vec<_> = blocks.iter().map(|(block, _)| *block).collect();
-    write(env, dir, &sources, merged_meta(new_ulid(env), &metas), budget)
+    merge_sealed(env, dir, blocks, budget)?.map(SealedBlock::publish).transpose()
 }
 
-fn write(
+/// As [`merge_blocks`], but nobody sees the new block yet: its caller has something to settle before.
+///
+/// # Errors
+/// As [`merge_blocks`].
+pub fn merge_sealed(
+    env: &Env,
+    dir: &Path,
+    blocks: &[(&dyn BlockRead, &BlockMeta)],
+    budget: &Budget,
+) -> Result<Option<SealedBlock>> {
+    let mut metas: Vec<_> = blocks.iter().map(|(_, meta)| *meta).collect();
+    metas.sort_by_key(|meta| meta.min_time);
+    let sources: Vec<_> = blocks.iter().map(|(block, _)| *block).collect();
+    seal(env, dir, &sources, merged_meta(new_ulid(env), &metas), budget)
+}
+
+fn seal(
     env: &Env,
     dir: &Path,
     sources: &[&dyn BlockRead],
     meta: BlockMeta,
     budget: &Budget,
-) -> Result<Option<BlockMeta>> {
+) -> Result<Option<SealedBlock>> {
     let range = meta.time_range();
     let mut writer = BlockWriter::create(&env.fs, dir, meta)?;
     populate(&mut writer, sources, range, budget)?;
-    writer.finish()
+    writer.seal()
 }
 
 /// The meta of a block that is merged from `parents`, in the order that they are named in.

@@ -1,6 +1,7 @@
 //! The blocks of a directory: found, opened, replaced, dropped.
 
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,9 +9,9 @@ use parking_lot::RwLock;
 
 use super::Retention;
 use super::retention::{Kept, expired};
-use crate::block::{Block, BlockMeta, BlockRead, CREATING, DELETING, Ulid};
+use crate::block::{Block, BlockMeta, BlockRead, CREATING, DELETING, Tombstones, Ulid};
 use crate::codec::FixedSet;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fs::{DirEntry, Env, with_suffix};
 use crate::index::ChunkMeta;
 use crate::model::{Labels, Matcher, TimeRange};
@@ -18,7 +19,7 @@ use crate::model::{Labels, Matcher, TimeRange};
 /// What old versions of Prometheus wrote for [`CREATING`].
 const OLD_TEMPORARY: &str = ".tmp";
 
-/// A block that cannot be read: it lies where it lay, and the others are served without it.
+/// A block that cannot be read: it lies where it lay, or is gone; the others are served without it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quarantined {
     /// Its directory.
@@ -39,11 +40,18 @@ impl fmt::Debug for dyn BlockGuard {
     }
 }
 
+/// Makes an error say what was tried with which path.
+fn failed<'a>(what: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> Error + 'a {
+    move |error| Error::from(error).context(format_args!("{what} {}", path.display()))
+}
+
 /// What a look through the directory found.
 #[derive(Debug, Default)]
 struct Found {
     blocks: Vec<Arc<Block>>,
     quarantined: Vec<Quarantined>,
+    /// Blocks that are served and not there.
+    vanished: Vec<Quarantined>,
     /// Blocks that others replace; whether they can be read does not matter.
     obsolete: Vec<Ulid>,
 }
@@ -60,6 +68,32 @@ pub(super) struct Blocks {
 struct Served {
     blocks: Arc<Vec<Arc<Block>>>,
     quarantined: Vec<Quarantined>,
+    /// Blocks that were served and are not there any more, though nobody here removed them.
+    vanished: Vec<Quarantined>,
+}
+
+/// Adds to `tombstones` what `block` has in `range` of the series that pass `matchers`; how many had any.
+pub(super) fn mark_deleted(
+    block: &Block,
+    tombstones: &mut Tombstones,
+    range: TimeRange,
+    matchers: &[Matcher],
+) -> Result<u64> {
+    let Some(range) = block.meta().time_range().intersect(&range) else { return Ok(0) };
+    let (mut labels, mut chunks, mut deleted) = (Labels::empty(), Vec::new(), 0);
+    for id in block.select(matchers)? {
+        block.series(id, &mut labels, &mut chunks)?;
+        let touched = |chunk: &&ChunkMeta| TimeRange::new(chunk.min_time, chunk.max_time).overlaps(&range);
+        let first = chunks.iter().find(touched).map(|chunk| chunk.min_time);
+        let last = chunks.iter().rfind(touched).map(|chunk| chunk.max_time);
+        if let (Some(first), Some(last)) = (first, last)
+            && let Some(span) = range.intersect(&TimeRange::new(first, last))
+        {
+            tombstones.add(id, span);
+            deleted += 1;
+        }
+    }
+    Ok(deleted)
 }
 
 impl Blocks {
@@ -67,7 +101,7 @@ impl Blocks {
     pub(super) fn open(env: &Env, dir: &Path, guard: Option<Arc<dyn BlockGuard>>) -> Result<Self> {
         let blocks = Self { env: env.clone(), dir: dir.to_owned(), current: RwLock::default(), guard };
         let found = blocks.look()?;
-        blocks.serve(found.blocks, found.quarantined);
+        blocks.serve(found.blocks, found.quarantined, found.vanished);
         Ok(blocks)
     }
 
@@ -78,7 +112,8 @@ impl Blocks {
 
     /// The blocks that cannot be.
     pub(super) fn quarantined(&self) -> Vec<Quarantined> {
-        self.current.read().quarantined.clone()
+        let current = self.current.read();
+        current.quarantined.iter().chain(&current.vanished).cloned().collect()
     }
 
     /// Up to where blocks have all samples there are: the log is not needed before that. Blocks that say that they hold
@@ -92,14 +127,54 @@ impl Blocks {
     /// Serves what is new in the directory, and drops nothing.
     pub(super) fn refresh(&self) -> Result<()> {
         let found = self.look()?;
-        self.serve(found.blocks, found.quarantined);
+        self.serve(found.blocks, found.quarantined, found.vanished);
+        Ok(())
+    }
+
+    /// The blocks that may be merged: those that may go, up to the first one written that may not. Merging what is younger
+    /// would leave single blocks behind.
+    pub(super) fn mergeable(&self) -> Vec<Arc<Block>> {
+        let mut blocks: Vec<_> = self.all().to_vec();
+        if let Some(guard) = &self.guard {
+            blocks.sort_by_key(|block| block.meta().ulid);
+            let may_go = |block: &&Arc<Block>| guard.may_drop(block.meta(), block.dir());
+            blocks = blocks.iter().take_while(may_go).map(Arc::clone).collect();
+        }
+        blocks
+    }
+
+    /// Whether all of `blocks` are served, with whatever was deleted in them since.
+    pub(super) fn serves(&self, blocks: &[Arc<Block>]) -> bool {
+        let served = self.all();
+        blocks.iter().all(|block| served.iter().any(|other| other.meta().ulid == block.meta().ulid))
+    }
+
+    /// Changes what the block says of itself, on the disk and here.
+    pub(super) fn change_meta(&self, ulid: Ulid, change: impl FnOnce(&mut BlockMeta)) -> Result<()> {
+        let fs = self.env.fs.as_ref();
+        let served = self.all();
+        let Some(index) = served.iter().position(|block| block.meta().ulid == ulid) else { return Ok(()) };
+        let Some(block) = served.get(index) else { return Ok(()) };
+        let mut meta = block.meta().clone();
+        change(&mut meta);
+        meta.write(fs, block.dir())?;
+        self.serve_again(index, block.dir())
+    }
+
+    /// Opens the block again whose files other than index and chunks have changed.
+    fn serve_again(&self, index: usize, dir: &Path) -> Result<()> {
+        let block = Arc::new(Block::open(self.env.fs.as_ref(), dir)?);
+        let mut current = self.current.write();
+        if let Some(served) = Arc::make_mut(&mut current.blocks).get_mut(index) {
+            *served = block;
+        }
         Ok(())
     }
 
     /// Looks through the directory again: serves what is new, drops what is replaced, empty or expired. Returns what was
     /// dropped.
     pub(super) fn reload(&self, retention: Retention, other_bytes: u64) -> Result<Vec<Ulid>> {
-        let Found { mut blocks, quarantined, mut obsolete } = self.look()?;
+        let Found { mut blocks, quarantined, vanished, mut obsolete } = self.look()?;
         let kept = |block: &Arc<Block>| {
             let meta = block.meta();
             Kept { id: meta.ulid, max_time: meta.max_time, bytes: block.size() }
@@ -127,7 +202,7 @@ impl Blocks {
         }
         dropped.append(&mut obsolete);
         // Served no more before they go: a query that has them open keeps its mapping.
-        self.serve(blocks, quarantined);
+        self.serve(blocks, quarantined, vanished);
         for ulid in &dropped {
             self.remove(*ulid)?;
         }
@@ -138,35 +213,19 @@ impl Blocks {
     /// crash in between leaves some blocks with and some without.
     pub(super) fn delete(&self, range: TimeRange, matchers: &[Matcher]) -> Result<u64> {
         let fs = self.env.fs.as_ref();
-        let (mut labels, mut chunks, mut deleted) = (Labels::empty(), Vec::new(), 0);
+        let mut deleted = 0;
         for (index, block) in self.all().iter().enumerate() {
-            let Some(range) = block.meta().time_range().intersect(&range) else { continue };
             let mut tombstones = block.all_tombstones().clone();
-            let before = deleted;
-            for id in block.select(matchers)? {
-                block.series(id, &mut labels, &mut chunks)?;
-                let touched = |chunk: &&ChunkMeta| TimeRange::new(chunk.min_time, chunk.max_time).overlaps(&range);
-                let first = chunks.iter().find(touched).map(|chunk| chunk.min_time);
-                let last = chunks.iter().rfind(touched).map(|chunk| chunk.max_time);
-                if let (Some(first), Some(last)) = (first, last)
-                    && let Some(span) = range.intersect(&TimeRange::new(first, last))
-                {
-                    tombstones.add(id, span);
-                    deleted += 1;
-                }
-            }
-            if deleted == before {
+            let series = mark_deleted(block, &mut tombstones, range, matchers)?;
+            if series == 0 {
                 continue;
             }
             tombstones.write(fs, block.dir())?;
             let mut meta = block.meta().clone();
             meta.stats.num_tombstones = tombstones.len() as u64;
             meta.write(fs, block.dir())?;
-            let block = Arc::new(Block::open(fs, block.dir())?);
-            let mut current = self.current.write();
-            if let Some(served) = Arc::make_mut(&mut current.blocks).get_mut(index) {
-                *served = block;
-            }
+            self.serve_again(index, block.dir())?;
+            deleted += series;
         }
         Ok(deleted)
     }
@@ -174,18 +233,19 @@ impl Blocks {
     /// Removes what a process that died was writing or removing: for the directory's owner.
     pub(super) fn remove_leftovers(env: &Env, dir: &Path) -> Result<()> {
         let suffixes = [CREATING, DELETING, OLD_TEMPORARY];
-        let mut leftovers = env.fs.list(dir)?;
+        let mut leftovers = env.fs.list(dir).map_err(failed("looking for blocks in", dir))?;
         leftovers.retain(|entry| {
             let ulid = suffixes.iter().find_map(|suffix| entry.name.strip_suffix(suffix));
             entry.is_dir && ulid.is_some_and(|ulid| Ulid::from_string(ulid).is_ok())
         });
         if !leftovers.is_empty() {
             // The process that renamed one may have been killed before its sync; see `remove`.
-            env.fs.sync_dir(dir)?;
+            env.fs.sync_dir(dir).map_err(failed("syncing", dir))?;
         }
         for entry in leftovers {
             tracing::info!(dir = %dir.display(), name = entry.name, "removing an unfinished block");
-            env.fs.remove_dir_all(&dir.join(&entry.name))?;
+            let path = dir.join(&entry.name);
+            env.fs.remove_dir_all(&path).map_err(failed("removing", &path))?;
         }
         Ok(())
     }
@@ -193,11 +253,13 @@ impl Blocks {
     fn look(&self) -> Result<Found> {
         let loaded = self.all();
         let mut found = Found::default();
-        for DirEntry { name, is_dir } in self.env.fs.list(&self.dir)? {
+        let mut missing: Vec<_> = loaded.iter().collect();
+        let entries = self.env.fs.list(&self.dir).map_err(failed("looking for blocks in", &self.dir))?;
+        for DirEntry { name, is_dir } in entries {
             let Some(ulid) = Ulid::from_string(&name).ok().filter(|_| is_dir) else { continue };
             let path = self.dir.join(&name);
-            if let Some(block) = loaded.iter().find(|block| block.meta().ulid == ulid) {
-                found.blocks.push(Arc::clone(block));
+            if let Some(index) = missing.iter().position(|block| block.meta().ulid == ulid) {
+                found.blocks.push(Arc::clone(missing.swap_remove(index)));
                 continue;
             }
             match Block::open(self.env.fs.as_ref(), &path) {
@@ -205,6 +267,9 @@ impl Blocks {
                 Err(error) => found.quarantined.push(Quarantined { path, reason: error.to_string() }),
             }
         }
+        let reason = "it was removed while the database was open, and not by it";
+        let vanished = |block: &Arc<Block>| Quarantined { path: block.dir().to_owned(), reason: reason.to_owned() };
+        found.vanished = missing.into_iter().map(vanished).collect();
         // A block that says it was made from itself replaces nothing: without this it would be dropped.
         let replaced = |meta: &BlockMeta| {
             let own = meta.ulid;
@@ -221,12 +286,18 @@ impl Blocks {
         Ok(found)
     }
 
-    fn serve(&self, blocks: Vec<Arc<Block>>, quarantined: Vec<Quarantined>) {
+    fn serve(&self, blocks: Vec<Arc<Block>>, quarantined: Vec<Quarantined>, vanished: Vec<Quarantined>) {
         let mut current = self.current.write();
         for new in quarantined.iter().filter(|q| !current.quarantined.contains(q)) {
             tracing::error!(block = %new.path.display(), reason = new.reason, "a block is set aside; the rest is served");
         }
-        *current = Served { blocks: Arc::new(blocks), quarantined };
+        for new in &vanished {
+            tracing::error!(block = %new.path.display(), "a block is gone, and nobody here removed it");
+        }
+        let mut all_vanished = std::mem::take(&mut current.vanished);
+        all_vanished.extend(vanished);
+        all_vanished.retain(|gone| !blocks.iter().any(|block| block.dir() == gone.path));
+        *current = Served { blocks: Arc::new(blocks), quarantined, vanished: all_vanished };
     }
 
     fn exists(&self, ulid: Ulid) -> bool {
@@ -240,14 +311,18 @@ impl Blocks {
     fn remove(&self, ulid: Ulid) -> Result<()> {
         let path = self.path(ulid);
         let temporary = with_suffix(&path, DELETING);
-        if self.env.fs.stat(&temporary)?.is_some() {
-            self.env.fs.remove_dir_all(&temporary)?;
-        }
-        // One rename takes it out of the way; what comes after may be interrupted.
-        self.env.fs.rename(&path, &temporary)?;
-        // Else a power cut could undo the rename and leave a block without some of its files.
-        self.env.fs.sync_dir(&self.dir)?;
-        self.env.fs.remove_dir_all(&temporary)?;
+        let fs = self.env.fs.as_ref();
+        let drop = || {
+            if fs.stat(&temporary)?.is_some() {
+                fs.remove_dir_all(&temporary)?;
+            }
+            // One rename takes it out of the way; what comes after may be interrupted.
+            fs.rename(&path, &temporary)?;
+            // Else a power cut could undo the rename and leave a block without some of its files.
+            fs.sync_dir(&self.dir)?;
+            fs.remove_dir_all(&temporary)
+        };
+        drop().map_err(failed("dropping block", &path))?;
         tracing::info!(block = %path.display(), "dropped a block");
         Ok(())
     }

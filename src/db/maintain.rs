@@ -1,4 +1,8 @@
-//! The work behind: cutting blocks, shortening the log, dropping what is no longer wanted.
+//! The work behind: cutting blocks, shortening the log, merging, dropping what is no longer wanted.
+//!
+//! There are two kinds. What the head waits for ([`tend_head`](Inner::tend_head)) is short. What blocks want of each other
+//! ([`tend_blocks`](Inner::tend_blocks)) may take long, and nobody waits for it: with threads of its own, a database does
+//! the two beside each other.
 //!
 //! ```text
 //! raise the floor      no more samples before the cut; what is under way is waited for
@@ -11,8 +15,8 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::status::dir_bytes;
-use super::{Inner, WAL_DIR};
+use super::Inner;
+use super::merging::Deletes;
 use crate::block::Ulid;
 use crate::budget::Budget;
 use crate::compact::write_block;
@@ -26,6 +30,8 @@ use crate::wal::Durability;
 pub struct Maintenance {
     /// Blocks cut from the head.
     pub written: Vec<Ulid>,
+    /// Blocks written that replace others: merged, or without what was deleted.
+    pub merged: Vec<Ulid>,
     /// Blocks dropped: replaced, empty or expired.
     pub dropped: Vec<Ulid>,
 }
@@ -37,21 +43,52 @@ pub(super) struct State {
     shorten_to: Option<i64>,
     /// Memory that somebody could still see when the head was truncated.
     collect: bool,
+    /// What was deleted since a rewrite of blocks began, if one is under way.
+    pub(super) deletes: Option<Deletes>,
 }
 
 impl Default for State {
     fn default() -> Self {
-        Self { shorten_to: None, collect: true }
+        Self { shorten_to: None, collect: true, deletes: None }
+    }
+}
+
+/// What the last rounds of each kind failed with.
+#[derive(Debug, Default)]
+pub(super) struct LastErrors {
+    head: Option<String>,
+    blocks: Option<String>,
+}
+
+impl LastErrors {
+    pub(super) fn first(&self) -> Option<String> {
+        self.head.clone().or_else(|| self.blocks.clone())
     }
 }
 
 impl Inner {
     pub(super) fn maintain(&self) -> Result<Maintenance> {
+        let mut done = Maintenance::default();
+        let head = self.tend_head(&mut done);
+        let blocks = self.tend_blocks(&mut done, true);
+        head.and(blocks).map(|()| done)
+    }
+
+    /// Everything that the head, its log and the disk's space wait for.
+    pub(super) fn tend_head(&self, done: &mut Maintenance) -> Result<()> {
         let mut state = self.maintenance.lock();
         self.check_open()?;
-        let mut done = Maintenance::default();
-        let result = self.round(&mut state, &mut done, Self::full_range);
-        self.finish(result, done)
+        let result = self.round(&mut state, done, Self::full_range);
+        self.note_head(result)
+    }
+
+    /// What blocks become of themselves: merged, and written again. With `yielding` it ends early when the head is to be
+    /// cut.
+    pub(super) fn tend_blocks(&self, done: &mut Maintenance, yielding: bool) -> Result<()> {
+        self.check_open()?;
+        let result = self.merge_all(done, yielding);
+        self.last_errors.lock().blocks = result.as_ref().err().map(ToString::to_string);
+        result
     }
 
     pub(super) fn flush(&self) -> Result<Maintenance> {
@@ -66,12 +103,12 @@ impl Inner {
             let max = until?.min(inner.range_end(min) - 1);
             (min <= max).then_some(TimeRange::new(min, max))
         });
-        self.finish(result, done)
+        self.note_head(result).map(|()| done)
     }
 
-    fn finish(&self, result: Result<()>, done: Maintenance) -> Result<Maintenance> {
-        *self.last_error.lock() = result.as_ref().err().map(ToString::to_string);
-        result.map(|()| done)
+    fn note_head(&self, result: Result<()>) -> Result<()> {
+        self.last_errors.lock().head = result.as_ref().err().map(ToString::to_string);
+        result
     }
 
     fn round(
@@ -93,8 +130,7 @@ impl Inner {
         if state.collect {
             state.collect = self.head.collect().series_marked > 0;
         }
-        let other_bytes = dir_bytes(&self.env, &self.dir.join(WAL_DIR));
-        let reloaded = self.blocks.reload(self.options.retention, other_bytes);
+        let reloaded = self.reload();
         synced.and(cut).and(shortened).and(reloaded.map(|dropped| done.dropped.extend(dropped)))
     }
 
@@ -111,7 +147,7 @@ impl Inner {
     }
 
     /// The oldest span of the head, if the head holds half as much again: what is that far back takes no more samples.
-    fn full_range(&self) -> Option<TimeRange> {
+    pub(super) fn full_range(&self) -> Option<TimeRange> {
         let (min, max) = (self.head.min_time()?, self.head.max_time()?);
         let duration = self.options.min_block_duration;
         let is_due = max.saturating_sub(min) > duration.saturating_add(duration / 2);
@@ -142,10 +178,9 @@ impl Inner {
     }
 }
 
-/// Starts the thread that maintains `inner` until it is closed or nobody has it any more.
-pub(super) fn spawn(inner: &Arc<Inner>) -> Result<Box<dyn Task>> {
-    let weak = Arc::downgrade(inner);
-    let bell = Arc::clone(&inner.bell);
+/// Starts the threads that maintain `inner` until it is closed or nobody has it any more: one for the head, and one for the
+/// blocks, whose work may take so long that the head cannot wait for it.
+pub(super) fn spawn(inner: &Arc<Inner>) -> Result<Vec<Box<dyn Task>>> {
     let clock = Arc::clone(&inner.env.clock);
     let interval = inner.options.maintenance_interval;
     // Often enough that no commit waits for its sync much longer than was promised.
@@ -153,13 +188,26 @@ pub(super) fn spawn(inner: &Arc<Inner>) -> Result<Box<dyn Task>> {
         Durability::Interval(sync) => interval.min(sync).max(Duration::from_millis(1)),
         _ => interval,
     };
-    let task = move || {
+    let (weak, bell) = (Arc::downgrade(inner), Arc::clone(&inner.bell));
+    let head = move || {
         let mut due = clock.monotonic() + interval;
         while step(&weak, clock.as_ref(), interval, &mut due) {
             bell.wait(tick);
         }
     };
-    Ok(inner.env.executor.spawn("narthex-maintenance", Box::new(task))?)
+    let (weak, bell) = (Arc::downgrade(inner), Arc::clone(&inner.blocks_bell));
+    let blocks = move || {
+        bell.wait(interval);
+        while let Some(inner) = weak.upgrade().filter(|inner| !inner.is_closed()) {
+            report(&inner, inner.tend_blocks(&mut Maintenance::default(), false));
+            drop(inner);
+            bell.wait(interval);
+        }
+    };
+    Ok(vec![
+        inner.env.executor.spawn("narthex-maintenance", Box::new(head))?,
+        inner.env.executor.spawn("narthex-compaction", Box::new(blocks))?,
+    ])
 }
 
 /// One look; whether there is to be another.
@@ -169,10 +217,19 @@ fn step(weak: &Weak<Inner>, clock: &dyn Clock, interval: Duration, due: &mut Dur
         inner.head.log().map_or(Ok(()), |log| log.sync_if_due().map_err(Into::into))
     } else {
         *due = clock.monotonic() + interval;
-        inner.maintain().map(|_| ())
+        let mut done = Maintenance::default();
+        let result = inner.tend_head(&mut done);
+        if !done.written.is_empty() {
+            inner.blocks_bell.ring();
+        }
+        result
     };
+    report(&inner, result);
+    true
+}
+
+fn report(inner: &Inner, result: Result<()>) {
     if let Err(error) = result {
         tracing::error!(dir = %inner.dir.display(), %error, "maintenance failed; it is tried again");
     }
-    true
 }

@@ -18,6 +18,7 @@
 
 mod blocks;
 mod maintain;
+mod merging;
 mod options;
 mod read_only;
 mod retention;
@@ -33,6 +34,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::budget::Budget;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{Env, Lock, Task, Waiter, create_dir_durably};
 use crate::head::{Appender, Head, Replayed, WAL_DIR};
@@ -49,6 +51,8 @@ use blocks::Blocks;
 
 const LOCK_FILE: &str = "lock";
 const WBL_DIR: &str = "wbl";
+/// Where the head keeps what is on the disk.
+const HEAD_DIRS: [&str; 3] = [WAL_DIR, WBL_DIR, "chunks_head"];
 
 /// A database that this process owns. Clones are the same database; the last one to go closes it.
 #[derive(Clone)]
@@ -68,14 +72,19 @@ struct Inner {
     unread_out_of_order: u64,
     /// What metrics cost in the blocks.
     usage: usage::UsageCache,
-    /// Held while maintenance is done: one at a time.
+    /// Held while the head is cut, something is deleted, or what is served changes: one at a time, and not for long.
     maintenance: Mutex<maintain::State>,
-    /// What the last maintenance failed with.
-    last_error: Mutex<Option<String>>,
+    /// Held while blocks are written that replace others: one at a time, taken before `maintenance`.
+    rewriting: Mutex<()>,
+    /// The account of all rewrites: closing cancels it.
+    rewrites: Budget,
+    last_errors: Mutex<maintain::LastErrors>,
     closed: AtomicBool,
-    /// Wakes the maintenance thread.
+    /// Wakes the thread that tends the head.
     bell: Arc<dyn Waiter>,
-    background: Mutex<Option<Box<dyn Task>>>,
+    /// Wakes the thread that tends the blocks.
+    blocks_bell: Arc<dyn Waiter>,
+    background: Mutex<Vec<Box<dyn Task>>>,
     lock: Mutex<Option<Box<dyn Lock>>>,
 }
 
@@ -106,10 +115,15 @@ impl Db {
         if options.min_block_duration <= 0 {
             return Err(Error::new(ErrorKind::InvalidInput, "a block must span at least a millisecond"));
         }
-        create_dir_durably(env.fs.as_ref(), dir)?;
+        let creating = |error| Error::from(error).context(format_args!("opening {}", dir.display()));
+        if env.fs.stat(dir).map_err(creating)?.is_some_and(|stat| !stat.is_dir) {
+            let text = format!("{}: a database is a directory, and this is a file", dir.display());
+            return Err(Error::new(ErrorKind::InvalidInput, text));
+        }
+        create_dir_durably(env.fs.as_ref(), dir).map_err(creating)?;
         let lock = env.fs.lock(&dir.join(LOCK_FILE)).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => {
-                let text = format!("{}: another process has the database open", dir.display());
+                let text = format!("{}: the database is open already, here or in another process", dir.display());
                 Error::new(ErrorKind::Locked, text)
             }
             _ => Error::from(error).context(format_args!("locking {}", dir.display())),
@@ -135,14 +149,17 @@ impl Db {
             unread_out_of_order,
             usage: usage::UsageCache::default(),
             maintenance: Mutex::default(),
-            last_error: Mutex::default(),
+            rewriting: Mutex::default(),
+            rewrites: Budget::unlimited(),
+            last_errors: Mutex::default(),
             closed: AtomicBool::new(false),
             bell: env.executor.waiter(),
-            background: Mutex::new(None),
+            blocks_bell: env.executor.waiter(),
+            background: Mutex::default(),
             lock: Mutex::new(Some(lock)),
         });
         if inner.options.background {
-            *inner.background.lock() = Some(maintain::spawn(&inner)?);
+            *inner.background.lock() = maintain::spawn(&inner)?;
         }
         Ok(Self { inner })
     }
@@ -200,7 +217,8 @@ impl Db {
     }
 
     /// Does what is due: syncs the log, cuts full blocks from the head, shortens the log, drops blocks that are replaced
-    /// or expired. Appends and queries go on meanwhile. One caller works at a time; others wait.
+    /// or expired, and merges blocks as [`plan`](crate::compact::plan) says. Appends, queries and deletes go on meanwhile.
+    /// One caller works at a time; others wait.
     ///
     /// # Errors
     /// The first that occurs; what was done stays done, and the next call tries the rest again.
@@ -208,8 +226,8 @@ impl Db {
         self.inner.maintain()
     }
 
-    /// Cuts everything that the head holds into blocks, full or not, and then does what [`maintain`](Db::maintain) does:
-    /// for tools, and for moving a database. Samples that come meanwhile stay in the head.
+    /// Cuts everything that the head holds into blocks, full or not, and then does what [`maintain`](Db::maintain) does
+    /// except merging: for tools, and for moving a database. Samples that come meanwhile stay in the head.
     ///
     /// # Errors
     /// As [`maintain`](Db::maintain).
@@ -229,18 +247,43 @@ impl Db {
             let reason = "the database is append-only: nothing is deleted from it";
             return Err(Error::new(ErrorKind::Unsupported, reason));
         }
-        // No block is cut or dropped meanwhile.
-        let _turn = self.inner.maintenance.lock();
+        // No block is cut or dropped meanwhile; what replaces one hears of it.
+        let mut state = self.inner.maintenance.lock();
         self.inner.check_open()?;
+        if let Some(deletes) = &mut state.deletes {
+            deletes.push((range, matchers.to_vec()));
+        }
         let in_head = self.inner.head.delete(range, matchers)?;
         Ok(in_head + self.inner.blocks.delete(range, matchers)?)
+    }
+
+    /// Merges blocks as [`plan`](crate::compact::plan) says until there is nothing to do. Appends, queries and deletes go
+    /// on meanwhile. What the head holds stays there; [`flush`](Db::flush) it before if it shall be part of it.
+    ///
+    /// # Errors
+    /// The first that occurs; a merge that fails keeps no other from being done. Blocks that cannot be merged, being
+    /// damaged, are marked, and left alone from then on.
+    pub fn compact(&self) -> Result<Maintenance> {
+        let mut done = Maintenance::default();
+        self.inner.tend_blocks(&mut done, false).map(|()| done)
+    }
+
+    /// Writes every block again of which something is deleted, without what is. Until then deleted samples are hidden,
+    /// but on the disk. What is deleted of the head goes when it is cut.
+    ///
+    /// # Errors
+    /// As [`compact`](Db::compact).
+    pub fn clean_tombstones(&self) -> Result<Maintenance> {
+        let mut done = Maintenance::default();
+        self.inner.check_open()?;
+        self.inner.clean_tombstones(&mut done).map(|()| done)
     }
 
     /// What is here and how it is.
     #[must_use]
     pub fn status(&self) -> Status {
-        let Inner { env, dir, head, blocks, replayed, unread_out_of_order, last_error, .. } = &*self.inner;
-        let maintenance_error = last_error.lock().clone();
+        let Inner { env, dir, head, blocks, replayed, unread_out_of_order, last_errors, .. } = &*self.inner;
+        let maintenance_error = last_errors.lock().first();
         Status { maintenance_error, ..Status::of(env, dir, head, blocks, replayed, *unread_out_of_order) }
     }
 
@@ -255,6 +298,11 @@ impl Db {
 }
 
 impl Inner {
+    /// Bytes of everything that is not a block: retention by size counts them.
+    fn head_bytes(&self) -> u64 {
+        HEAD_DIRS.iter().map(|name| status::dir_bytes(&self.env, &self.dir.join(name))).sum()
+    }
+
     fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
@@ -270,12 +318,15 @@ impl Inner {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
+        // A merge under way is given up: what it has written goes, and the next opening plans it again.
+        self.rewrites.cancel();
         self.bell.ring();
-        let background = self.background.lock().take();
-        if let Some(background) = background {
-            background.join();
+        self.blocks_bell.ring();
+        let background = std::mem::take(&mut *self.background.lock());
+        for task in background {
+            task.join();
         }
-        let _turn = self.maintenance.lock();
+        let _turns = (self.rewriting.lock(), self.maintenance.lock());
         let closed = self.head.close();
         *self.lock.lock() = None;
         closed
@@ -287,6 +338,7 @@ impl Drop for Inner {
         // The thread does not count: it has no hold on this beyond a step.
         self.closed.store(true, Ordering::Release);
         self.bell.ring();
+        self.blocks_bell.ring();
         if self.lock.lock().is_some()
             && let Err(error) = self.head.close()
         {
@@ -295,5 +347,7 @@ impl Drop for Inner {
     }
 }
 
+#[cfg(test)]
+mod life_tests;
 #[cfg(test)]
 mod tests;

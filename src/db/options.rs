@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::BlockGuard;
+use crate::compact::block_ranges;
 use crate::head::{FloatEncoding, HeadOptions};
 use crate::wal::{Compression, Durability, LogOptions, segment};
 
@@ -13,6 +14,12 @@ pub struct Options {
     /// How much time a block cut from the head spans, in milliseconds: 2 h. The head is cut when it holds one and a half
     /// times as much.
     pub min_block_duration: i64,
+    /// How much time a merged block spans at most, in milliseconds; `None`: 31 days, or a tenth of the retention time if
+    /// that is less. What is not longer than [`min_block_duration`](Options::min_block_duration) keeps blocks from being
+    /// merged by age.
+    pub max_block_duration: Option<i64>,
+    /// Whether blocks that overlap are merged; yes.
+    pub merge_overlapping: bool,
     /// When blocks are dropped.
     pub retention: Retention,
     /// What an acknowledged commit survives: an interval of 1 s.
@@ -51,12 +58,15 @@ pub struct Options {
 
 /// When blocks are dropped. Time is relative to the newest block, not to the clock: a database that nobody writes to
 /// keeps what it has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Retention {
     /// Blocks that end so many milliseconds before the newest one does, or more.
     pub time: Option<i64>,
     /// The oldest blocks beyond so many bytes, log and head included.
     pub bytes: Option<u64>,
+    /// The oldest blocks beyond so many hundredths of the disk's size, log and head included. Overrides
+    /// [`bytes`](Retention::bytes) wherever the disk says how large it is.
+    pub percentage: Option<f64>,
 }
 
 impl Default for Options {
@@ -64,6 +74,8 @@ impl Default for Options {
         let head = HeadOptions::default();
         Self {
             min_block_duration: head.chunk_range,
+            max_block_duration: None,
+            merge_overlapping: true,
             retention: Retention::default(),
             durability: Durability::default(),
             wal_compression: Compression::default(),
@@ -83,7 +95,17 @@ impl Default for Options {
     }
 }
 
+/// The most time that a block spans unless somebody says otherwise: 31 days.
+const MAX_BLOCK_DURATION: i64 = 31 * 24 * 3_600_000;
+
 impl Options {
+    /// The spans that blocks are merged to, in milliseconds.
+    pub(super) fn block_ranges(&self) -> Vec<i64> {
+        let part_of_retention = self.retention.time.map_or(i64::MAX, |time| time / 10);
+        let max = self.max_block_duration.unwrap_or(MAX_BLOCK_DURATION.min(part_of_retention));
+        block_ranges(self.min_block_duration, max)
+    }
+
     pub(super) fn head(&self) -> HeadOptions {
         HeadOptions {
             chunk_range: self.min_block_duration,

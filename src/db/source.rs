@@ -28,9 +28,8 @@ impl DbSource {
         // not at all would not be.
         let head = HeadSource::new(head.reader(TimeRange::ALL));
         let mut blocks: Vec<Arc<Block>> = blocks.all().to_vec();
-        // Which sample wins where two have the same time: the head's, then what was cut from it in order, then the
-        // older block's.
-        blocks.sort_by_key(|block| (block.meta().compaction.is_hinted(), block.meta().ulid));
+        // Which sample wins where two have the same time: the head's, then as blocks are merged.
+        blocks.sort_by_key(|block| block.meta().precedence());
         let ulids = blocks.iter().map(|block| block.meta().ulid).collect();
         let mut sources: Vec<Arc<dyn Source>> = vec![Arc::new(head)];
         sources.extend(blocks.into_iter().map(|block| Arc::new(BlockSource::new(block)) as Arc<dyn Source>));

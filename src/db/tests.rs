@@ -8,33 +8,41 @@ use crate::wal::Durability;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-const HOUR: i64 = 3_600_000;
-const START: i64 = crate::fs::sim::START_MS;
+pub(super) const HOUR: i64 = 3_600_000;
+pub(super) const START: i64 = crate::fs::sim::START_MS;
 
-type Content = Vec<(Labels, Vec<(i64, f64)>)>;
+pub(super) type Content = Vec<(Labels, Vec<(i64, f64)>)>;
 
-fn dir() -> &'static Path {
+pub(super) fn dir() -> &'static Path {
     Path::new("/data")
 }
 
-fn options() -> Options {
-    Options { future_bound: None, durability: Durability::Never, wal_segment_size: 32 * 1024, ..Options::default() }
+/// Without merges.
+pub(super) fn options() -> Options {
+    Options {
+        max_block_duration: Some(0),
+        merge_overlapping: false,
+        future_bound: None,
+        durability: Durability::Never,
+        wal_segment_size: 32 * 1024,
+        ..Options::default()
+    }
 }
 
-fn open(env: &Env) -> Db {
+pub(super) fn open(env: &Env) -> Db {
     Db::open_with(env, dir(), options()).unwrap()
 }
 
-fn series(number: usize) -> Labels {
+pub(super) fn series(number: usize) -> Labels {
     Labels::from_pairs([("__name__", "m"), ("n", &number.to_string())])
 }
 
-fn value(number: usize, t: i64) -> f64 {
+pub(super) fn value(number: usize, t: i64) -> f64 {
     (t / 1000 % 1000) as f64 + number as f64
 }
 
 /// A sample a minute for three series, from hour to hour after the start.
-fn fill(db: &Db, hours: std::ops::Range<i64>) {
+pub(super) fn fill(db: &Db, hours: std::ops::Range<i64>) {
     for minute in hours.start * 60..hours.end * 60 {
         let t = START + minute * 60_000;
         let mut appender = db.appender();
@@ -45,12 +53,12 @@ fn fill(db: &Db, hours: std::ops::Range<i64>) {
     }
 }
 
-fn expected(hours: std::ops::Range<i64>) -> Content {
+pub(super) fn expected(hours: std::ops::Range<i64>) -> Content {
     let times = move || (hours.start * 60..hours.end * 60).map(|minute| START + minute * 60_000);
     (0..3).map(|number| (series(number), times().map(|t| (t, value(number, t))).collect())).collect()
 }
 
-fn content(source: &DbSource) -> Content {
+pub(super) fn content(source: &DbSource) -> Content {
     let budget = Budget::unlimited();
     let mut set = source.select(&SelectRequest::new(TimeRange::ALL, &[], &budget)).unwrap();
     let mut all = Vec::new();
@@ -65,12 +73,12 @@ fn content(source: &DbSource) -> Content {
     all
 }
 
-fn blocks(db: &Db) -> Vec<(i64, i64)> {
+pub(super) fn blocks(db: &Db) -> Vec<(i64, i64)> {
     let hours = |t: i64| (t - START) / HOUR;
     db.status().blocks.iter().map(|block| (hours(block.meta.min_time), hours(block.meta.max_time))).collect()
 }
 
-fn machine() -> (Env, SimHandle) {
+pub(super) fn machine() -> (Env, SimHandle) {
     Env::simulated(1)
 }
 
@@ -235,7 +243,7 @@ fn a_reader_of_nothing_says_so() {
 
 /// Lets blocks go when it is told to.
 #[derive(Default)]
-struct Gate(AtomicBool);
+pub(super) struct Gate(pub(super) AtomicBool);
 
 impl BlockGuard for Gate {
     fn may_drop(&self, _: &BlockMeta, _: &Path) -> bool {
@@ -247,7 +255,7 @@ impl BlockGuard for Gate {
 fn a_block_beyond_retention_stays_until_its_guard_lets_it_go() {
     let (env, _machine) = machine();
     let gate = Arc::new(Gate::default());
-    let retention = Retention { time: Some(4 * HOUR), bytes: None };
+    let retention = Retention { time: Some(4 * HOUR), ..Retention::default() };
     let options = Options { retention, block_guard: Some(gate.clone()), ..options() };
     let db = Db::open_with(&env, dir(), options).unwrap();
     fill(&db, 0..10);
@@ -338,7 +346,7 @@ fn maintenance_that_fails_is_told_and_done_the_next_time() {
 fn a_full_disk_keeps_no_block_from_expiring() {
     let (env, machine) = machine();
     let gate = Arc::new(Gate::default());
-    let retention = Retention { time: Some(4 * HOUR), bytes: None };
+    let retention = Retention { time: Some(4 * HOUR), ..Retention::default() };
     let options = Options { retention, block_guard: Some(gate.clone()), ..options() };
     let db = Db::open_with(&env, dir(), options).unwrap();
     fill(&db, 0..10);

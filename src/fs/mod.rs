@@ -44,6 +44,11 @@ pub trait Fs: Send + Sync + Debug {
     /// # Errors
     /// The operating system's.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// Gives a finished file a second name, on the same disk.
+    ///
+    /// # Errors
+    /// The operating system's; `AlreadyExists` if `to` is there. Not every disk can.
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Renames a file or directory; durable after [`sync_dir`](Fs::sync_dir) of the parents.
     ///
     /// # Errors
@@ -88,7 +93,23 @@ pub trait Fs: Send + Sync + Debug {
     ///
     /// # Errors
     /// The operating system's.
-    fn available(&self, path: &Path) -> io::Result<u64>;
+    fn available(&self, path: &Path) -> io::Result<u64> {
+        Ok(self.space(path)?.available)
+    }
+    /// How large the disk is that holds `path`, and how much of it is free.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn space(&self, path: &Path) -> io::Result<Space>;
+}
+
+/// A disk's size, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// All of it.
+    pub total: u64,
+    /// What can still be written.
+    pub available: u64,
 }
 
 /// A file that is being written, at its end.

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
-use super::{Clock, DirEntry, Env, Executor, File, Fs, Lock, ReadAt, Rng, Stat, Task, Waiter};
+use super::{Clock, DirEntry, Env, Executor, File, Fs, Lock, ReadAt, Rng, Space, Stat, Task, Waiter};
 
 pub(super) fn env() -> Env {
     Env {
@@ -62,6 +62,10 @@ impl Fs for RealFs {
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         fs::read(path)
+    }
+
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -113,9 +117,10 @@ impl Fs for RealFs {
         }
     }
 
-    fn available(&self, path: &Path) -> io::Result<u64> {
+    fn space(&self, path: &Path) -> io::Result<Space> {
         let stat = rustix::fs::statvfs(path)?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        Ok(Space { total: bytes(stat.f_blocks), available: bytes(stat.f_bavail) })
     }
 }
 

@@ -194,7 +194,7 @@ fn what_was_acknowledged_survives_a_killed_process_in_any_case() {
 /// The oldest blocks go; what is younger must not go with them, whenever the machine stops.
 #[test]
 fn retention_takes_the_oldest_blocks_alone() {
-    let retention = Retention { time: Some(60_000), bytes: None };
+    let retention = Retention { time: Some(60_000), ..Retention::default() };
     let mut script = Script::new(Options { retention, ..options(Durability::Sync) });
     for second in (0..200).step_by(25) {
         // Blocks that end at 60 s go when one ends at 120 s.

@@ -50,6 +50,12 @@ struct Flags {
     /// How many bytes are kept; 0: no limit.
     #[arg(long = "storage.tsdb.retention.size", default_value = "0", value_parser = flags::size)]
     retention_size: u64,
+    /// How many hundredths of the disk's size are kept, instead of a number of bytes; 0: no limit.
+    #[arg(long = "storage.tsdb.retention.percentage", default_value_t = 0.0, value_parser = flags::percentage)]
+    retention_percentage: f64,
+    /// How much time a merged block spans at most; a tenth of the retention time, or 31 days if that is less.
+    #[arg(long = "storage.tsdb.max-block-duration", value_parser = flags::duration)]
+    max_block_duration: Option<Duration>,
     /// How much time a block spans that is cut from memory.
     #[arg(long = "storage.tsdb.min-block-duration", default_value = "2h", value_parser = flags::duration)]
     min_block_duration: Duration,
@@ -115,7 +121,9 @@ impl Flags {
             retention: Retention {
                 time: unless_zero(self.retention_time),
                 bytes: Some(self.retention_size).filter(|bytes| *bytes > 0),
+                percentage: Some(self.retention_percentage).filter(|percentage| *percentage > 0.0),
             },
+            max_block_duration: self.max_block_duration.map(millis),
             wal_compression: compression,
             future_bound: unless_zero(self.future_bound),
             append_only: self.append_only,

@@ -39,6 +39,15 @@ pub fn size(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << (10 * power)).ok_or_else(|| format!("size out of range: {text:?}"))
 }
 
+/// Hundredths of something: `0` to `100`.
+///
+/// # Errors
+/// If it is none.
+pub fn percentage(text: &str) -> Result<f64, String> {
+    let is_one = |percentage: &f64| (0.0..=100.0).contains(percentage);
+    text.parse().ok().filter(is_one).ok_or_else(|| format!("not a percentage: {text:?}; 0 to 100"))
+}
+
 /// A label as Thanos's `--label` has it: `cluster="eu"`.
 ///
 /// # Errors
@@ -165,6 +174,14 @@ mod tests {
         assert!(size("1000").is_err());
         assert!(size("16EB").is_err());
         assert!(size("MB").is_err());
+    }
+
+    #[test]
+    fn percentages_end_at_a_hundred() {
+        assert_eq!(percentage("12.5"), Ok(12.5));
+        for wrong in ["100.1", "-1", "NaN", "5%", ""] {
+            assert!(percentage(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use super::splitmix64;
 use super::state::{Change, Entry, Event, Ino, Node, ROOT, State, Tree};
 
-use crate::fs::{DirEntry, File, Fs, Lock, ReadAt, Stat};
+use crate::fs::{DirEntry, File, Fs, Lock, ReadAt, Space, Stat};
 
 /// What a program asked of the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -23,6 +23,7 @@ pub enum OpKind {
     OpenRead,
     Map,
     Read,
+    HardLink,
     Rename,
     RemoveFile,
     RemoveDir,
@@ -31,7 +32,7 @@ pub enum OpKind {
     Stat,
     SyncDir,
     Lock,
-    Available,
+    Space,
     Append,
     Sync,
     SetLen,
@@ -46,6 +47,7 @@ impl OpKind {
         matches!(
             self,
             Self::Create
+                | Self::HardLink
                 | Self::Rename
                 | Self::RemoveFile
                 | Self::RemoveDir
@@ -269,6 +271,17 @@ impl Fs for SimFs {
         Ok(content.to_vec())
     }
 
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut disk = self.begin(OpKind::HardLink, from, 0)?;
+        let (ino, _) = disk.file(from)?;
+        let at = disk.entry(to)?;
+        if disk.state.live.entry(at.dir, &at.name).is_some() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        disk.happen(Event::Change(Change::Link { at, ino, is_dir: false }));
+        Ok(())
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut disk = self.begin(OpKind::Rename, from, 0)?;
         let (at, to) = (disk.entry(from)?, disk.entry(to)?);
@@ -381,11 +394,12 @@ impl Fs for SimFs {
         Ok(Box::new(SimLock { fs: self.clone(), ino }))
     }
 
-    fn available(&self, path: &Path) -> io::Result<u64> {
-        let disk = self.begin(OpKind::Available, path, 0)?;
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        let disk = self.begin(OpKind::Space, path, 0)?;
         disk.resolve(path).ok_or(io::ErrorKind::NotFound)?;
         // A disk without a set size has room, but not so much that adding to it overflows.
-        Ok(disk.room().min(1 << 50))
+        const LARGE: u64 = 1 << 50;
+        Ok(Space { total: disk.capacity.unwrap_or(LARGE), available: disk.room().min(LARGE) })
     }
 }
 

@@ -1,0 +1,341 @@
+//! The life of blocks: merged by level, merged because they overlap, written again without what was deleted.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::tests::{Gate, HOUR, START, blocks, content, dir, expected, fill, machine, options, series};
+use super::*;
+use crate::block::{Block, BlockMeta, BlockRead, BlockWriter, HINT_OUT_OF_ORDER, TimedChunk, Ulid, new_ulid};
+use crate::chunk::XorAppender;
+use crate::fs::Env;
+use crate::model::{MatchOp, Matcher};
+
+/// With merges, as by default.
+fn merging() -> Options {
+    Options { max_block_duration: None, merge_overlapping: true, ..options() }
+}
+
+fn open(env: &Env) -> Db {
+    Db::open_with(env, dir(), merging()).unwrap()
+}
+
+fn metas(db: &Db) -> Vec<BlockMeta> {
+    db.status().blocks.into_iter().map(|block| block.meta).collect()
+}
+
+fn ulids(db: &Db) -> Vec<Ulid> {
+    metas(db).iter().map(|meta| meta.ulid).collect()
+}
+
+fn number(n: usize) -> Vec<Matcher> {
+    vec![Matcher::new(MatchOp::Equal, "n", &n.to_string()).unwrap()]
+}
+
+/// Writes a block of one series beside the database, as a backfill does: samples at hours after the start. A moment later
+/// than whatever is there.
+fn backfill(env: &Env, samples: &[(i64, f64)], change: impl FnOnce(&mut BlockMeta)) -> Ulid {
+    env.executor.waiter().wait(Duration::from_millis(1));
+    let at = |hour: i64| START + hour * HOUR;
+    let (first, last) = (at(samples[0].0), at(samples[samples.len() - 1].0));
+    let mut meta = BlockMeta::new(new_ulid(env), first, last + 1);
+    (meta.compaction.level, meta.compaction.sources) = (1, vec![meta.ulid]);
+    change(&mut meta);
+    let ulid = meta.ulid;
+    let mut writer = BlockWriter::create(&env.fs, dir(), meta).unwrap();
+    ["", "0", "__name__", "m", "n"].iter().for_each(|symbol| writer.add_symbol(symbol).unwrap());
+    let mut chunk = XorAppender::new();
+    samples.iter().for_each(|(hour, v)| chunk.append(at(*hour), *v).unwrap());
+    let chunk = TimedChunk { min_time: first, max_time: last, chunk: chunk.take() };
+    writer.add_series(&series(0), &[chunk]).unwrap();
+    writer.finish().unwrap();
+    ulid
+}
+
+#[test]
+fn blocks_are_merged_level_by_level_and_nothing_changes_for_a_query() {
+    let (env, machine) = machine();
+    let db = open(&env);
+    // Two hours at a time, as a server lives.
+    for hours in 0..32 {
+        fill(&db, 2 * hours..2 * hours + 2);
+        db.maintain().unwrap();
+    }
+    let before = db.source();
+    let start = START / HOUR;
+    let aligned = |range: i64| (0..64).find(|hour| (start + hour) % range == 0).unwrap();
+    // What fits no span of 18 or 54 hours stays at 6.
+    let spans = blocks(&db);
+    assert!(spans.windows(2).all(|pair| pair[0].1 == pair[1].0), "{spans:?}");
+    assert!(spans.iter().any(|(min, max)| *min == aligned(18) && max - min >= 18), "{spans:?}");
+    assert!(spans.len() < 12, "{spans:?}");
+    assert_eq!(content(&before), expected(0..64));
+    for meta in metas(&db) {
+        let compaction = &meta.compaction;
+        assert_eq!(compaction.sources.len() as i64, (meta.max_time - meta.min_time) / (2 * HOUR));
+        assert!(compaction.sources.is_sorted());
+        let level = match compaction.sources.len() {
+            1 => 1,
+            2 | 3 => 2,
+            n if n <= 9 => 3,
+            _ => 4,
+        };
+        assert_eq!(compaction.level, level, "{compaction:?}");
+        assert_eq!(compaction.parents.is_empty(), level == 1);
+        assert!(compaction.parents.is_sorted_by_key(|parent| parent.min_time));
+        Block::open(env.fs.as_ref(), &dir().join(meta.ulid.to_string())).unwrap().verify().unwrap();
+    }
+    assert_eq!(db.compact().unwrap(), Maintenance::default(), "nothing is left to do");
+    let env = machine.kill();
+    assert_eq!(content(&open(&env).source()), expected(0..64));
+}
+
+#[test]
+fn blocks_that_overlap_become_one_and_the_first_write_wins() {
+    let (env, _machine) = machine();
+    let db = open(&env);
+    fill(&db, 0..4);
+    db.maintain().unwrap();
+    let first = ulids(&db);
+    // An hour that the block has, and one between those of its minutes.
+    backfill(&env, &[(0, -1.0), (1, -2.0)], |_| {});
+    drop(db);
+    let db = open(&env);
+    let done = db.compact().unwrap();
+    assert_eq!((done.merged.len(), done.dropped.len()), (1, 2));
+    assert!(done.dropped.contains(&first[0]));
+    assert_eq!(content(&db.source()), expected(0..4));
+    assert_eq!(metas(&db)[0].compaction.level, 2);
+}
+
+#[test]
+fn what_is_older_wins_before_and_after_a_merge_whoever_was_merged() {
+    let (env, _machine) = machine();
+    let t = [(0, 1.0), (1, 1.0)];
+    let old = backfill(&env, &t, |_| {});
+    let young = backfill(&env, &[(1, 2.0), (2, 2.0)], |_| {});
+    let late = backfill(&env, &[(0, 3.0), (1, 3.0), (2, 3.0), (3, 3.0)], |meta| {
+        meta.compaction.add_hint(HINT_OUT_OF_ORDER);
+    });
+    assert!(old < young && young < late);
+    let expected = [(0, 1.0), (1, 1.0), (2, 2.0), (3, 3.0)].map(|(hour, v)| (START + hour * HOUR, v));
+    let db = open(&env);
+    assert_eq!(content(&db.source())[0].1, expected);
+    db.compact().unwrap();
+    assert_eq!(content(&db.source())[0].1, expected);
+    let meta = &metas(&db)[0];
+    assert!(!meta.compaction.is_hinted(), "part of it came in order");
+    // The youngest of all names is its own, and it is as old as the oldest in it.
+    backfill(&env, &[(0, 4.0), (5, 4.0)], |_| {});
+    drop(db);
+    assert_eq!(content(&open(&env).source())[0].1[..4], expected);
+}
+
+#[test]
+fn blocks_that_overlap_stay_apart_if_that_is_wanted() {
+    let (env, _machine) = machine();
+    backfill(&env, &[(0, 1.0), (1, 1.0)], |_| {});
+    backfill(&env, &[(1, 2.0), (2, 2.0)], |_| {});
+    let db = Db::open_with(&env, dir(), Options { merge_overlapping: false, ..merging() }).unwrap();
+    assert_eq!(db.compact().unwrap(), Maintenance::default());
+}
+
+#[test]
+fn nothing_is_merged_before_its_guard_lets_it_go() {
+    let (env, _machine) = machine();
+    let gate = Arc::new(Gate::default());
+    let db = Db::open_with(&env, dir(), Options { block_guard: Some(gate.clone()), ..merging() }).unwrap();
+    fill(&db, 0..24);
+    let done = db.maintain().unwrap();
+    assert_eq!((done.written.len(), done.merged.len()), (11, 0));
+    gate.0.store(true, Ordering::Relaxed);
+    assert!(db.maintain().unwrap().merged.len() >= 2);
+    assert_eq!(content(&db.source()), expected(0..24));
+}
+
+#[test]
+fn a_block_that_cannot_be_merged_is_marked_and_does_not_hold_up_the_others() {
+    let (env, _machine) = machine();
+    let db = Db::open_with(&env, dir(), options()).unwrap();
+    fill(&db, 0..24);
+    db.maintain().unwrap();
+    let broken = metas(&db)[1].clone();
+    db.close().unwrap();
+    // A chunk in the middle of the file: opening the block does not notice.
+    let path = dir().join(broken.ulid.to_string()).join("chunks/000001");
+    let mut bytes = env.fs.read(&path).unwrap();
+    let middle = bytes.len() / 3;
+    bytes[middle] ^= 0x55;
+    env.fs.remove_file(&path).unwrap();
+    env.fs.create(&path).unwrap().append(&bytes).unwrap();
+    let db = open(&env);
+    let error = db.maintain().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+    assert!(db.status().maintenance_error.unwrap().contains("000001"));
+    let all = metas(&db);
+    assert!(all.iter().any(|meta| meta.ulid == broken.ulid && meta.compaction.failed));
+    assert!(all.iter().any(|meta| meta.compaction.level == 2), "the others are merged");
+    assert_eq!(db.maintain().unwrap(), Maintenance::default(), "it is not tried again");
+    assert!(db.status().maintenance_error.is_none());
+    drop(db);
+    assert!(metas(&open(&env)).iter().any(|meta| meta.compaction.failed), "the mark is on the disk");
+}
+
+#[test]
+fn a_full_disk_marks_nothing_and_the_merge_is_done_when_there_is_room() {
+    let (env, machine) = machine();
+    let db = Db::open_with(&env, dir(), options()).unwrap();
+    fill(&db, 0..24);
+    db.maintain().unwrap();
+    drop(db);
+    let db = open(&env);
+    machine.set_capacity(Some(machine.used() + 3000));
+    assert_eq!(db.compact().unwrap_err().kind(), ErrorKind::Full);
+    assert!(!metas(&db).iter().any(|meta| meta.compaction.failed));
+    assert_eq!(content(&db.source()), expected(0..24));
+    machine.set_capacity(None);
+    assert!(!db.compact().unwrap().merged.is_empty());
+    assert_eq!(content(&db.source()), expected(0..24));
+}
+
+#[test]
+fn what_is_deleted_is_gone_from_the_merged_block() {
+    let (env, _machine) = machine();
+    let db = Db::open_with(&env, dir(), options()).unwrap();
+    fill(&db, 0..24);
+    db.maintain().unwrap();
+    let range = TimeRange::new(START, START + 20 * HOUR);
+    db.delete(range, &number(1)).unwrap();
+    let mut expected = expected(0..24);
+    expected[1].1.retain(|(t, _)| !range.contains(*t));
+    drop(db);
+    let db = open(&env);
+    db.compact().unwrap();
+    assert_eq!(content(&db.source()), expected);
+    let merged = metas(&db).into_iter().find(|meta| meta.compaction.level > 1).unwrap();
+    assert_eq!((merged.stats.num_tombstones, merged.stats.num_series), (0, 2));
+}
+
+#[test]
+fn cleaning_leaves_no_tombstone_and_no_empty_block() {
+    let (env, machine) = machine();
+    let db = Db::open_with(&env, dir(), options()).unwrap();
+    fill(&db, 0..8);
+    db.maintain().unwrap();
+    db.delete(TimeRange::new(START, START + 2 * HOUR - 1), &[]).unwrap();
+    db.delete(TimeRange::new(START + 3 * HOUR, START + 4 * HOUR - 1), &number(0)).unwrap();
+    let before = content(&db.source());
+    let names = ulids(&db);
+    let done = db.clean_tombstones().unwrap();
+    assert_eq!(done.dropped, [names[0], names[1]]);
+    assert_eq!(done.merged.len(), 1);
+    assert_eq!(blocks(&db), [(2, 4), (4, 6)]);
+    assert_eq!(metas(&db).iter().map(|meta| meta.stats.num_tombstones).sum::<u64>(), 0);
+    assert_eq!(content(&db.source()), before);
+    assert_eq!(db.clean_tombstones().unwrap(), Maintenance::default());
+    let env = machine.kill();
+    assert_eq!(content(&Db::open_with(&env, dir(), options()).unwrap().source()), before);
+}
+
+#[test]
+fn a_delete_during_a_merge_is_not_undone_by_it() {
+    let (env, machine) = machine();
+    let db = Db::open_with(&env, dir(), options()).unwrap();
+    fill(&db, 0..24);
+    db.maintain().unwrap();
+    drop(db);
+    let db = open(&env);
+    let range = TimeRange::new(START + HOUR, START + 9 * HOUR);
+    let other = db.clone();
+    // The name of the block that is to be is made of the time: in the middle of the first merge.
+    machine.at_clock_reading(0, move || assert_eq!(other.delete(range, &number(2)).unwrap(), 5));
+    assert!(!db.compact().unwrap().merged.is_empty());
+    let mut expected = expected(0..24);
+    expected[2].1.retain(|(t, _)| !range.contains(*t));
+    assert_eq!(content(&db.source()), expected);
+    assert!(metas(&db).iter().any(|meta| meta.compaction.level > 1 && meta.stats.num_tombstones > 0));
+    let env = machine.kill();
+    assert_eq!(content(&open(&env).source()), expected);
+}
+
+#[test]
+fn a_block_that_goes_under_us_is_named_and_the_rest_is_served() {
+    let (env, _machine) = machine();
+    let db = Db::open_with(&env, dir(), options()).unwrap();
+    fill(&db, 0..8);
+    db.maintain().unwrap();
+    let path = dir().join(ulids(&db)[1].to_string());
+    env.fs.remove_dir_all(&path).unwrap();
+    db.maintain().unwrap();
+    let quarantined = db.status().quarantined;
+    assert_eq!(quarantined.iter().map(|gone| gone.path.as_path()).collect::<Vec<_>>(), [path.as_path()]);
+    assert_eq!(blocks(&db), [(0, 2), (4, 6)]);
+    db.maintain().unwrap();
+    assert_eq!(db.status().quarantined, quarantined, "it is not forgotten");
+}
+
+#[test]
+fn retention_by_a_part_of_the_disk_takes_the_oldest() {
+    let (env, machine) = machine();
+    let retention = Retention { percentage: Some(50.0), bytes: Some(1), ..Retention::default() };
+    let db = Db::open_with(&env, dir(), Options { retention, ..options() }).unwrap();
+    fill(&db, 0..10);
+    machine.set_capacity(Some(1 << 30));
+    assert_eq!(db.maintain().unwrap().dropped, [], "half of the disk is enough, whatever the bytes say");
+    let names = ulids(&db);
+    let status = db.status();
+    let bytes = status.log_bytes + status.blocks.iter().map(|block| block.bytes).sum::<u64>();
+    machine.set_capacity(Some(2 * bytes - 2));
+    assert_eq!(db.maintain().unwrap().dropped, [names[0]]);
+}
+
+#[test]
+fn a_file_in_place_of_the_directory_is_a_clear_error() {
+    let (env, _machine) = machine();
+    env.fs.create(dir()).unwrap();
+    let error = Db::open_with(&env, dir(), options()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("/data: ") && error.to_string().contains("a file"), "{error}");
+}
+
+#[test]
+fn whatever_may_not_be_touched_is_named() {
+    let (env, machine) = machine();
+    let db = Db::open_with(&env, dir(), options()).unwrap();
+    fill(&db, 0..8);
+    db.maintain().unwrap();
+    let env = {
+        db.close().unwrap();
+        machine.kill()
+    };
+    let first = machine.ops();
+    Db::open_with(&env, dir(), options()).unwrap().close().unwrap();
+    let ops: Vec<_> = machine.log().into_iter().skip(first as usize).collect();
+    assert!(ops.len() > 20);
+    let mut set_aside = 0;
+    for denied in ops {
+        let image = machine.image();
+        let (env, machine) = image.boot(3);
+        let (kind, path) = (denied.kind, denied.path.clone());
+        machine
+            .fail_when(move |op| (op.kind == kind && op.path == path).then_some(std::io::ErrorKind::PermissionDenied));
+        match Db::open_with(&env, dir(), options()) {
+            Err(error) => {
+                assert!(error.to_string().contains("/data"), "{denied:?}: {error}");
+                assert_eq!(error.kind(), ErrorKind::Io, "{denied:?}: {error}");
+            }
+            Ok(db) => {
+                // A block is set aside under its name; what else may fail without harm is the closing.
+                for block in db.status().quarantined {
+                    assert!(block.reason.contains("permission denied") && block.reason.contains("/data"), "{block:?}");
+                    set_aside += 1;
+                }
+            }
+        }
+    }
+    assert!(set_aside > 3);
+    let path = Path::new("/data");
+    assert!(env.fs.stat(path).unwrap().is_some());
+}

@@ -1,0 +1,176 @@
+//! Blocks that replace others: merged by level or because they overlap, or written again without what was deleted.
+//!
+//! ```text
+//! plan           on the metas; what is served then is what is written from
+//! write          beside, under a temporary name; nothing waits meanwhile, no lock is held but "one rewrite at a time"
+//! catch up       what was deleted from the old blocks since is marked in the new one
+//! publish        one rename; the new block names the old ones as its parents
+//! serve, drop    old ones go, or stay unserved until their guard lets them
+//! ```
+//!
+//! A crash before the rename leaves the old blocks; after it, both, and the new one's parents say which count.
+
+use std::sync::Arc;
+
+use super::blocks::mark_deleted;
+use super::{Inner, Maintenance};
+use crate::block::{Block, BlockMeta, BlockRead, SealedBlock, Tombstones, Ulid};
+use crate::compact::{Plan, merge_sealed, plan};
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{Matcher, TimeRange};
+
+/// What was deleted while blocks are rewritten.
+pub(super) type Deletes = Vec<(TimeRange, Vec<Matcher>)>;
+
+impl Inner {
+    /// Merges what the planner says until there is nothing to do; with `yielding`, until the head is to be cut, which is
+    /// more urgent. A merge that fails keeps none of the others from being done.
+    pub(super) fn merge_all(&self, done: &mut Maintenance, yielding: bool) -> Result<()> {
+        let _turn = self.rewriting.lock();
+        let ranges = self.options.block_ranges();
+        let mut result = Ok(());
+        loop {
+            if self.is_closed() || (yielding && self.full_range().is_some()) {
+                return result;
+            }
+            let next = |blocks: &[Arc<Block>]| {
+                let metas: Vec<BlockMeta> = blocks.iter().map(|block| block.meta().clone()).collect();
+                let Plan { blocks: ulids, reason } = plan(&metas, &ranges, self.options.merge_overlapping)?;
+                tracing::debug!(blocks = ulids.len(), ?reason, "merging blocks");
+                Some(blocks.iter().filter(|block| ulids.contains(&block.meta().ulid)).map(Arc::clone).collect())
+            };
+            match self.rewrite(done, next, |blocks| self.merge(blocks)) {
+                Ok(true) => {}
+                Ok(false) => return result,
+                Err(_) if self.is_closed() => return result,
+                Err(error) => {
+                    let left_alone = is_lasting(&error);
+                    result = result.and(Err(error));
+                    if !left_alone {
+                        return result;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes every block again of which something is deleted.
+    pub(super) fn clean_tombstones(&self, done: &mut Maintenance) -> Result<()> {
+        let _turn = self.rewriting.lock();
+        let mut result = Ok(());
+        loop {
+            let next = |blocks: &[Arc<Block>]| {
+                let due = |block: &&Arc<Block>| !block.all_tombstones().is_empty() && !block.meta().compaction.failed;
+                blocks.iter().find(due).map(|block| vec![Arc::clone(block)])
+            };
+            match self.rewrite(done, next, |blocks| self.merge(blocks)) {
+                Ok(true) => {}
+                Ok(false) => return result,
+                Err(error) if is_lasting(&error) => result = result.and(Err(error)),
+                Err(error) => return result.and(Err(error)),
+            }
+        }
+    }
+
+    fn merge(&self, blocks: &[Arc<Block>]) -> Result<Option<SealedBlock>> {
+        let mut sources: Vec<_> = blocks.iter().map(|block| (block.as_ref() as &dyn BlockRead, block.meta())).collect();
+        sources.sort_by_key(|(_, meta)| meta.precedence());
+        merge_sealed(&self.env, &self.dir, &sources, &self.rewrites)
+    }
+
+    /// Replaces the blocks that `choose` picks of those that may go by what `write` makes of them: a block that names them
+    /// as its parents, or none. Whether there was anything to do. To be called with the turn to rewrite.
+    pub(super) fn rewrite(
+        &self,
+        done: &mut Maintenance,
+        choose: impl FnOnce(&[Arc<Block>]) -> Option<Vec<Arc<Block>>>,
+        write: impl FnOnce(&[Arc<Block>]) -> Result<Option<SealedBlock>>,
+    ) -> Result<bool> {
+        let chosen = {
+            let mut state = self.maintenance.lock();
+            self.check_open()?;
+            let Some(chosen) = choose(&self.blocks.mergeable()) else { return Ok(false) };
+            // From here on deletes are noted: `chosen` is what the block is written from, and does not change.
+            state.deletes = Some(Vec::new());
+            chosen
+        };
+        let written = write(&chosen);
+        let mut state = self.maintenance.lock();
+        let deletes = state.deletes.take().unwrap_or_default();
+        let names = || chosen.iter().map(|block| block.meta().ulid);
+        let replaced = written.and_then(|sealed| self.replace(done, &chosen, sealed, &deletes));
+        if let Err(error) = &replaced
+            && is_lasting(error)
+        {
+            for ulid in names() {
+                // An error of its own kind: it must not be taken for a block that is marked.
+                let marked = self.blocks.change_meta(ulid, |meta| meta.compaction.failed = true);
+                marked.map_err(|error| Error::new(ErrorKind::Io, format!("marking block {ulid}: {error}")))?;
+            }
+        }
+        let list = || names().map(|name| name.to_string()).collect::<Vec<_>>().join(", ");
+        replaced.map_err(|error| error.context(format_args!("{}: merging {}", self.dir.display(), list())))?;
+        Ok(true)
+    }
+
+    fn replace(
+        &self,
+        done: &mut Maintenance,
+        chosen: &[Arc<Block>],
+        sealed: Option<SealedBlock>,
+        deletes: &Deletes,
+    ) -> Result<()> {
+        self.check_open()?;
+        if !self.blocks.serves(chosen) {
+            // Retention took one of them meanwhile: what is left is planned anew.
+            return Ok(());
+        }
+        match sealed {
+            Some(mut sealed) => {
+                self.catch_up(&mut sealed, deletes)?;
+                let meta = sealed.publish()?;
+                tracing::info!(
+                    block = %meta.ulid, level = meta.compaction.level, parents = chosen.len(),
+                    min = meta.min_time, max = meta.max_time, "wrote a block that replaces others"
+                );
+                done.merged.push(meta.ulid);
+            }
+            // Nothing of them is left; no block can say so in its parents.
+            None => {
+                for block in chosen {
+                    self.blocks.change_meta(block.meta().ulid, |meta| meta.compaction.deletable = true)?;
+                }
+            }
+        }
+        done.dropped.extend(self.reload()?);
+        Ok(())
+    }
+
+    /// Marks in a block that nobody sees yet what was deleted while it was written.
+    fn catch_up(&self, sealed: &mut SealedBlock, deletes: &Deletes) -> Result<()> {
+        if deletes.is_empty() {
+            return Ok(());
+        }
+        let block = Block::open(self.env.fs.as_ref(), sealed.directory())?;
+        let mut tombstones = Tombstones::default();
+        for (range, matchers) in deletes {
+            mark_deleted(&block, &mut tombstones, *range, matchers)?;
+        }
+        if !tombstones.is_empty() {
+            sealed.set_tombstones(&tombstones)?;
+        }
+        Ok(())
+    }
+
+    /// Looks through the blocks again; which were dropped.
+    pub(super) fn reload(&self) -> Result<Vec<Ulid>> {
+        let retention = self.options.retention.in_bytes(self.env.fs.as_ref(), &self.dir);
+        self.blocks.reload(retention, self.head_bytes())
+    }
+}
+
+/// Whether trying again would fail again: such blocks are marked and left alone. A full disk or a closing database says
+/// nothing about them.
+fn is_lasting(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported | ErrorKind::InvalidInput)
+}
