@@ -424,6 +424,31 @@ mod tests {
     }
 
     #[test]
+    fn a_block_merged_here_of_shipped_ones_may_go_when_all_of_them_are_shipped() {
+        let (env, _) = Env::simulated(1);
+        let (db, metas) = blocks(&env);
+        let mut merged = crate::compact::merged_meta(crate::block::new_ulid(&env), &[&metas[0], &metas[1]]);
+        merged.stats.num_samples = 1;
+        let (bucket, _runtime) = bucket();
+        let shipper = shipper(&env, &bucket);
+        assert!(!shipper.may_drop(&merged, dir()));
+        shipper.ship(&()).unwrap();
+        assert!(shipper.may_drop(&merged, dir()));
+        db.close().unwrap();
+        // As after the merge: it is here, and what it was merged from is not.
+        for meta in &metas[..2] {
+            env.fs.remove_dir_all(&dir().join(meta.ulid.to_string())).unwrap();
+        }
+        let path = dir().join(merged.ulid.to_string());
+        env.fs.create_dir_all(&path).unwrap();
+        merged.write(env.fs.as_ref(), &path).unwrap();
+        assert_eq!(shipper.ship(&()).unwrap().left, [merged.ulid]);
+        assert!(shipper.may_drop(&merged, dir()), "the look does not forget");
+        let again = super::Shipper::new(&env, &bucket, dir(), options(), None).unwrap();
+        assert!(again.may_drop(&merged, dir()), "nor does a restart");
+    }
+
+    #[test]
     fn blocks_go_oldest_first_and_the_note_names_them_as_thanos_does() {
         let (env, _) = Env::simulated(1);
         let (db, metas) = blocks(&env);

@@ -362,9 +362,8 @@ mod tests {
         ) {
             let mut blocks = blocks;
             blocks.iter_mut().enumerate().for_each(|(name, meta)| meta.ulid = Ulid(name as u128 + 1));
-            let mut name = 1000;
             // Each plan takes a block away or the tombstones of one.
-            for _ in 0..2 * blocks.len() {
+            for name in 1000..1000 + 2 * blocks.len() as u128 {
                 let Some(plan) = plan(&blocks, &RANGES, overlapping) else { break };
                 let (members, others): (Vec<_>, Vec<_>) =
                     blocks.iter().cloned().partition(|meta| plan.blocks.contains(&meta.ulid));
@@ -372,7 +371,6 @@ mod tests {
                 prop_assert!(members.iter().all(|meta| class(meta) == class(&members[0])), "classes are mixed");
                 prop_assert!(!members.iter().any(|meta| meta.compaction.failed));
                 let merged = merged_meta(Ulid(name), &members.iter().collect::<Vec<_>>());
-                name += 1;
                 match plan.reason {
                     Reason::Overlap => {
                         prop_assert!(overlapping && members.len() > 1);
