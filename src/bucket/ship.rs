@@ -444,7 +444,7 @@ mod tests {
         merged.write(env.fs.as_ref(), &path).unwrap();
         assert_eq!(shipper.ship(&()).unwrap().left, [merged.ulid]);
         assert!(shipper.may_drop(&merged, dir()), "the look does not forget");
-        let again = super::Shipper::new(&env, &bucket, dir(), options(), None).unwrap();
+        let again = Shipper::new(&env, &bucket, dir(), options(), None).unwrap();
         assert!(again.may_drop(&merged, dir()), "nor does a restart");
     }
 
