@@ -62,6 +62,13 @@ impl Error {
         self.kind
     }
 
+    /// What it is in detail, if that is an `E`: the error of a room, such as [`Refusal`](crate::head::Refusal), which says
+    /// why a sample was not taken and what stands in its way. There is none once [`context`](Error::context) was added.
+    #[must_use]
+    pub fn downcast_ref<E: StdError + 'static>(&self) -> Option<&E> {
+        self.source.downcast_ref()
+    }
+
     /// The same error, its text behind `context` and a colon: who was doing what.
     #[must_use]
     pub fn context(self, context: impl fmt::Display) -> Self {

@@ -308,8 +308,8 @@ impl Appender {
     /// Attaches an exemplar to a series that there is. One that the series has already is accepted and changes nothing.
     ///
     /// # Errors
-    /// `InvalidInput`: there is no such series, or the exemplar's labels are too long; `OutOfOrder`, `Duplicate`: the
-    /// series has a newer one, or another one at that time.
+    /// `InvalidInput`: there is no such series, or the exemplar's labels are too long; `OutOfOrder`: the series has a
+    /// newer one, by more than the window for samples out of order, or one of the same time and a greater value.
     pub fn append_exemplar(&mut self, reference: Option<SeriesRef>, labels: &Labels, exemplar: Exemplar) -> Result<()> {
         if !self.head.exemplars.is_enabled() {
             return Ok(());
@@ -448,7 +448,9 @@ impl Appender {
             }
             commit.unlock();
             for Pending { series, value, .. } in &batch.exemplars {
-                head.exemplars.add(*series, value.clone());
+                if head.known(*series).is_some() {
+                    head.exemplars.add(*series, value.clone());
+                }
             }
             for Pending { series, value, .. } in &batch.metadata {
                 if let Some(slot) = head.known(*series) {

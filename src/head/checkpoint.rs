@@ -2,9 +2,12 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Collected, Head};
+use super::{Collected, Head, SeriesRef};
+use crate::codec::FixedMap;
 use crate::error::Result;
-use crate::wal::{remove_checkpoints, write_checkpoint};
+use crate::index::PostingsSource;
+use crate::model::{Exemplar, METRIC_NAME, Metadata};
+use crate::wal::{Keep, remove_checkpoints, write_checkpoint};
 
 /// A number in the log that no series has any more: its series record stays as long as any other record of it may.
 #[derive(Debug, Clone, Copy)]
@@ -13,6 +16,8 @@ pub(super) struct Gone {
     pub(super) segment: u64,
     /// The time of its newest sample, or later.
     pub(super) newest: i64,
+    /// The series that has another number now; `None` if it is gone.
+    pub(super) series: Option<SeriesRef>,
 }
 
 impl Gone {
@@ -56,16 +61,9 @@ impl Head {
             *done = t;
             return Ok(());
         }
-        // Series that are created from here on have their record behind the checkpoint.
-        let mut alive: Vec<u64> = (0..self.slots.end())
-            .filter_map(|id| self.slots.get(id))
-            .map(|series| series.reference())
-            .filter(|reference| *reference != 0)
-            .collect();
-        alive.sort_unstable();
         let mut gone = self.gone.lock().clone();
         gone.retain(|_, gone| gone.outlives(to, t));
-        let keep = |reference: u64| alive.binary_search(&reference).is_ok() || gone.contains_key(&reference);
+        let keep = Kept { head: self, alive: self.alive(), gone };
         write_checkpoint(&self.env, log.dir(), to, log.options().compression, t, keep)?;
         log.truncate(to + 1)?;
         self.gone.lock().retain(|_, gone| gone.outlives(to, t));
@@ -78,5 +76,52 @@ impl Head {
     #[must_use]
     pub fn truncated_to(&self) -> i64 {
         self.truncated.load(Ordering::Acquire)
+    }
+
+    /// The series that there are, by number. Those that are created from here on have their record behind a checkpoint of
+    /// the segments that are finished.
+    fn alive(&self) -> Vec<(u64, SeriesRef)> {
+        let series = (0..self.slots.end()).filter_map(|id| Some((id, self.slots.get(id)?)));
+        let numbered = series.map(|(id, slot)| (slot.reference(), SeriesRef::new(id, slot.tag() & !1)));
+        let mut alive: Vec<_> = numbered.filter(|(reference, _)| *reference != 0).collect();
+        alive.sort_unstable_by_key(|(reference, _)| *reference);
+        alive
+    }
+}
+
+/// What a checkpoint keeps: what is in memory.
+struct Kept<'a> {
+    head: &'a Head,
+    alive: Vec<(u64, SeriesRef)>,
+    gone: FixedMap<u64, Gone>,
+}
+
+impl Kept<'_> {
+    fn series(&self, reference: u64) -> Option<SeriesRef> {
+        let index = self.alive.binary_search_by_key(&reference, |(reference, _)| *reference).ok()?;
+        self.alive.get(index).map(|(_, series)| *series)
+    }
+}
+
+impl Keep for Kept<'_> {
+    fn keeps(&self, reference: u64) -> bool {
+        self.series(reference).is_some() || self.gone.contains_key(&reference)
+    }
+
+    fn exemplar(&self, reference: u64, exemplar: &Exemplar) -> Option<u64> {
+        let series = self.series(reference).or_else(|| self.gone.get(&reference)?.series)?;
+        let slot = self.head.known(series).filter(|_| self.head.exemplars.has(series, exemplar))?;
+        Some(slot.reference())
+    }
+
+    fn metadata(&self) -> Vec<(u64, Metadata)> {
+        let series_of = |name: &str| {
+            let postings = PostingsSource::postings(&self.head.labels, METRIC_NAME, name).ok()?;
+            let alive = postings.into_vec().into_iter().filter_map(|id| self.head.slots.get(id));
+            // One that was created meanwhile has its record behind the checkpoint.
+            alive.map(|slot| slot.reference()).find(|reference| self.series(*reference).is_some())
+        };
+        let known = self.head.metadata.get(None).into_iter();
+        known.filter_map(|(name, metadata)| Some((series_of(&name)?, metadata))).collect()
     }
 }

@@ -181,6 +181,7 @@ impl Head {
             let mut dead = RoaringBitmap::new();
             let mut pairs: Vec<Arc<Pair>> = Vec::new();
             let mut references = Vec::new();
+            let mut gone = Vec::new();
             let mut buffer = Vec::new();
             for &id in ids {
                 let Some(series) = self.slots.get(id) else { continue };
@@ -191,6 +192,7 @@ impl Head {
                 if series.tag() & 1 == 1 && state.is_empty() && !state.labels().is_empty() {
                     shard.remove(hash, id);
                     references.push((series.reference(), series.newest()));
+                    gone.push(SeriesRef::new(id, series.tag() & !1));
                     pairs.extend(series.vacate(&mut state));
                     dead.insert(id);
                 }
@@ -199,6 +201,7 @@ impl Head {
             pairs.dedup_by(|a, b| Arc::ptr_eq(a, b));
             self.labels.remove(&dead, &pairs);
             self.tombstones.remove(&dead);
+            self.exemplars.forget(gone);
             self.forget_references(&references);
             let stamp = self.isolation.stamp();
             for id in &dead {
@@ -216,7 +219,8 @@ impl Head {
     fn forget_references(&self, references: &[(u64, i64)]) {
         if let Some(log) = &self.log {
             let (segment, _) = log.position();
-            let gone = references.iter().map(|(reference, newest)| (*reference, Gone { segment, newest: *newest }));
+            let gone = |newest: i64| Gone { segment, newest, series: None };
+            let gone = references.iter().map(|(reference, newest)| (*reference, gone(*newest)));
             self.gone.lock().extend(gone);
         }
     }

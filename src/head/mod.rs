@@ -220,7 +220,7 @@ impl Head {
             marked: Mutex::default(),
             gone: Mutex::default(),
             tombstones: HeadTombstones::default(),
-            exemplars: Exemplars::new(options.max_exemplars),
+            exemplars: Exemplars::new(options.max_exemplars, 0),
             metadata: MetricMetadata::default(),
             log_truncated: Mutex::new(i64::MIN),
             counters: Counters::default(),

@@ -216,9 +216,10 @@ impl Head {
         // Records under a second number may stand in any segment up to here.
         let last = replayed.last_segment.unwrap_or(0);
         let newest = |series: SeriesRef| self.known(series).map_or(i64::MIN, |slot| slot.newest());
-        let second = references.second.iter().map(|(reference, series)| (*reference, newest(*series)));
-        let gone =
-            second.chain(references.evicted).map(|(reference, newest)| (reference, Gone { segment: last, newest }));
+        let second = references.second.iter().map(|(reference, series)| (*reference, newest(*series), Some(*series)));
+        let evicted = references.evicted.into_iter().map(|(reference, newest)| (reference, newest, None));
+        let gone = second.chain(evicted);
+        let gone = gone.map(|(reference, newest, series)| (reference, Gone { segment: last, newest, series }));
         self.gone.lock().extend(gone);
         replayed.series = self.series_count();
         replayed.damage = reader.finish();
@@ -400,10 +401,9 @@ impl Head {
         match others {
             Others::None => {}
             Others::Exemplars(exemplars) => {
+                // Of any time: blocks have none.
                 for (series, exemplar) in exemplars {
-                    if exemplar.t >= self.floor.load(Relaxed) {
-                        self.exemplars.add(series, exemplar);
-                    }
+                    self.exemplars.add(series, exemplar);
                 }
             }
             Others::Metadata(entries) => {

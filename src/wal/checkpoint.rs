@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::codec::FixedMap;
 use crate::fs::{Env, Fs, with_suffix};
-use crate::model::{LabelsBuilder, Metadata};
+use crate::model::{Exemplar, LabelsBuilder, Metadata};
 
 use super::record::{
     self, RecordError, RecordType, RefExemplar, RefFloatHistogram, RefHistogram, RefMetadata, RefSample, RefTombstone,
@@ -32,6 +32,34 @@ pub struct CheckpointStats {
     pub read: u64,
     /// Those of them that are in the checkpoint.
     pub kept: u64,
+}
+
+/// What a checkpoint is to keep. The answers for a reference must stay the same while it is written.
+pub trait Keep {
+    /// Whether the series with this reference stays, and what was deleted of it.
+    fn keeps(&self, reference: u64) -> bool;
+
+    /// The reference under which an exemplar of the series `reference` stays, whatever its time; `None` if it goes.
+    fn exemplar(&self, reference: u64, exemplar: &Exemplar) -> Option<u64>;
+
+    /// Metadata, by reference, that is to be read last: what is known now, where records about series that go, or in
+    /// another order, would say something else.
+    fn metadata(&self) -> Vec<(u64, Metadata)>;
+}
+
+/// Keeps series, and all of their exemplars.
+impl<F: Fn(u64) -> bool> Keep for F {
+    fn keeps(&self, reference: u64) -> bool {
+        self(reference)
+    }
+
+    fn exemplar(&self, reference: u64, _: &Exemplar) -> Option<u64> {
+        self(reference).then_some(reference)
+    }
+
+    fn metadata(&self) -> Vec<(u64, Metadata)> {
+        Vec::new()
+    }
 }
 
 /// The directory of checkpoint `index` of the log in `dir`.
@@ -60,12 +88,10 @@ pub fn list_checkpoints(fs: &dyn Fs, dir: &Path) -> io::Result<Vec<u64>> {
     Ok(indexes)
 }
 
-/// Writes the checkpoint that stands for the newest one and the segments up to `to`, of the log in `dir`: series and
-/// tombstones that `keep` wants (by reference), samples and exemplars from `mint` on, tombstones that reach `mint`, and
-/// of metadata the latest. Records of unknown types are left out, as in Prometheus. Segments and older checkpoints stay:
-/// [`Log::truncate`] and [`remove_checkpoints`] come after.
-///
-/// `keep` must give the same answer for a reference all the while.
+/// Writes the checkpoint that stands for the newest one and the segments up to `to`, of the log in `dir`: series,
+/// tombstones and exemplars that `keep` wants, samples from `mint` on, tombstones that reach `mint`, and of metadata the
+/// latest. Records of unknown types are left out, as in Prometheus. Segments and older checkpoints stay: [`Log::truncate`]
+/// and [`remove_checkpoints`] come after.
 ///
 /// # Errors
 /// [`LogError::Io`]; [`LogError::Damaged`] if bytes of what it would stand for have rotted since the log was opened, which
@@ -77,7 +103,7 @@ pub fn write_checkpoint(
     to: u64,
     compression: Compression,
     mint: i64,
-    keep: impl Fn(u64) -> bool,
+    keep: impl Keep,
 ) -> Result<CheckpointStats, LogError> {
     let fs = Arc::clone(&env.fs);
     let mut reader = LogReader::open_range(&fs, dir, to)?;
@@ -92,7 +118,13 @@ pub fn write_checkpoint(
     let options = LogOptions { compression, durability: Durability::Never, ..LogOptions::default() };
     let mut writer = Writer {
         log: Log::open(env, &temporary, options)?,
-        filter: Filter { mint, keep, metadata: FixedMap::default(), stats: CheckpointStats::default() },
+        filter: Filter {
+            mint,
+            keep,
+            metadata: FixedMap::default(),
+            metadata_read: 0,
+            stats: CheckpointStats::default(),
+        },
         bytes: Vec::new(),
         ends: Vec::new(),
     };
@@ -137,7 +169,7 @@ struct Writer<K> {
     ends: Vec<usize>,
 }
 
-impl<K: Fn(u64) -> bool> Writer<K> {
+impl<K: Keep> Writer<K> {
     fn copy(&mut self, reader: &mut LogReader) -> Result<(), LogError> {
         let mut decompressor = Decompressor::default();
         let mut record = Vec::new();
@@ -169,12 +201,15 @@ impl<K: Fn(u64) -> bool> Writer<K> {
 
     fn finish(mut self) -> Result<CheckpointStats, LogError> {
         let mut metadata: Vec<_> = self.filter.metadata.drain().collect();
-        metadata.sort_unstable_by_key(|(reference, _)| *reference);
-        if !metadata.is_empty() {
-            let entries = metadata.iter().map(|(reference, metadata)| (*reference, metadata));
-            record::encode_metadata(entries, &mut self.bytes);
+        // Readers that know metadata by a metric's name go by the last.
+        metadata.sort_unstable_by_key(|(_, (order, _))| *order);
+        self.filter.stats.kept += metadata.len() as u64;
+        let last = self.filter.keep.metadata();
+        if !metadata.is_empty() || !last.is_empty() {
+            let entries = metadata.iter().map(|(reference, (_, metadata))| (*reference, metadata));
+            let last = last.iter().map(|(reference, metadata)| (*reference, metadata));
+            record::encode_metadata(entries.chain(last), &mut self.bytes);
             self.ends.push(self.bytes.len());
-            self.filter.stats.kept += metadata.len() as u64;
         }
         self.flush()?;
         self.log.close()?;
@@ -186,12 +221,13 @@ impl<K: Fn(u64) -> bool> Writer<K> {
 struct Filter<K> {
     mint: i64,
     keep: K,
-    /// The latest of each series; it goes to the end.
-    metadata: FixedMap<u64, Metadata>,
+    /// The latest of each series, and when it was read; it goes to the end.
+    metadata: FixedMap<u64, (u64, Metadata)>,
+    metadata_read: u64,
     stats: CheckpointStats,
 }
 
-impl<K: Fn(u64) -> bool> Filter<K> {
+impl<K: Keep> Filter<K> {
     /// Appends what stays of `bytes` to `out`, and where each record that this makes ends to `ends`. Of a record that is
     /// damaged that is what stands before the damage: replay takes so much of it too.
     fn put(&mut self, bytes: &[u8], out: &mut Vec<u8>, ends: &mut Vec<usize>) -> Result<(), RecordError> {
@@ -242,7 +278,7 @@ impl<K: Fn(u64) -> bool> Filter<K> {
             RecordType::Tombstones => {
                 let mut tombstones: Vec<RefTombstone> = Vec::new();
                 let decoded = record::decode_tombstones(bytes, &mut tombstones);
-                self.filter(&mut tombstones, |keep, t| t.range.max >= mint && keep(t.reference));
+                self.filter(&mut tombstones, |keep, t| t.range.max >= mint && keep.keeps(t.reference));
                 if !tombstones.is_empty() {
                     record::encode_tombstones(tombstones, out);
                 }
@@ -251,7 +287,13 @@ impl<K: Fn(u64) -> bool> Filter<K> {
             RecordType::Exemplars => {
                 let mut all: Vec<RefExemplar> = Vec::new();
                 let decoded = record::decode_exemplars(bytes, &mut all);
-                self.filter(&mut all, |_, exemplar| exemplar.exemplar.t >= mint);
+                self.stats.read += all.len() as u64;
+                all.retain_mut(|RefExemplar { reference, exemplar }| {
+                    let kept = self.keep.exemplar(*reference, exemplar);
+                    *reference = kept.unwrap_or(*reference);
+                    kept.is_some()
+                });
+                self.stats.kept += all.len() as u64;
                 if !all.is_empty() {
                     record::encode_exemplars(all.iter().map(|e| (e.reference, &e.exemplar)), out);
                 }
@@ -261,8 +303,12 @@ impl<K: Fn(u64) -> bool> Filter<K> {
                 let mut all: Vec<RefMetadata> = Vec::new();
                 let decoded = record::decode_metadata(bytes, &mut all);
                 self.stats.read += all.len() as u64;
-                let kept = all.into_iter().filter(|entry| (self.keep)(entry.reference));
-                self.metadata.extend(kept.map(|RefMetadata { reference, metadata }| (reference, metadata)));
+                for RefMetadata { reference, metadata } in all {
+                    if self.keep.keeps(reference) {
+                        self.metadata_read += 1;
+                        self.metadata.insert(reference, (self.metadata_read, metadata));
+                    }
+                }
                 decoded
             }
             // They belong to the log of out-of-order samples, which has no checkpoints.
@@ -278,7 +324,7 @@ impl<K: Fn(u64) -> bool> Filter<K> {
         let begun = out.len();
         let decoded = record::decode_series(bytes, |reference, labels: &mut LabelsBuilder| {
             self.stats.read += 1;
-            if (self.keep)(reference) {
+            if self.keep.keeps(reference) {
                 self.stats.kept += 1;
                 record::put_series(reference, labels.build().iter(), out);
             }

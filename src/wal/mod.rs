@@ -20,7 +20,7 @@ mod repair;
 pub mod segment;
 mod segment_reader;
 
-pub use checkpoint::{CheckpointStats, checkpoint_dir, list_checkpoints, remove_checkpoints, write_checkpoint};
+pub use checkpoint::{CheckpointStats, Keep, checkpoint_dir, list_checkpoints, remove_checkpoints, write_checkpoint};
 pub use compression::{Compression, Decompressor};
 pub use log::{Durability, Log, LogError, LogOptions};
 pub use reader::{Damage, DamageKind, LogReader, Position, StoredRecord, check_segment};
