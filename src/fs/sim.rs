@@ -193,6 +193,13 @@ impl SimHandle {
         })
     }
 
+    /// This moment alone: what a crash leaves that happens now.
+    #[must_use]
+    pub fn now(&self) -> CrashPoint {
+        let disk = self.disk.lock();
+        CrashPoint { ops: disk.log.len() as u64, state: disk.state.clone(), last: None, before: disk.state.clone() }
+    }
+
     /// Runs `work` in the middle of whatever reads a clock, after `skip` more readings: so another appender, say,
     /// overtakes the one that reads. What was interrupted goes on afterwards, on the same thread, and still holds what
     /// it holds: work that waits for it would wait for ever.

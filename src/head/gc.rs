@@ -122,7 +122,15 @@ impl Head {
         if truncated > i64::MIN {
             self.set_min_time(oldest, truncated);
         }
-        self.marked.lock().push(Marked { stamp: self.isolation.stamp(), ids });
+        {
+            let mut marked = self.marked.lock();
+            // Somebody had appended to these since they were marked before, and may not have committed yet: it is the
+            // appenders that are open now who must be gone first.
+            for earlier in marked.iter_mut() {
+                earlier.ids.retain(|id| ids.binary_search(id).is_err());
+            }
+            marked.push(Marked { stamp: self.isolation.stamp(), ids });
+        }
         let removed = self.remove_marked();
         collected.series += removed.series;
         collected.series_marked = removed.series_marked;

@@ -1,0 +1,187 @@
+//! The database against maps of maps: whatever is done to it, in whatever order, whenever it is closed, killed or loses
+//! power, it answers what the model answers.
+//!
+//! `NARTHEX_MODEL_CASES` says how many sequences are tried; `PROPTEST_RNG_SEED` makes a run repeatable. What was found
+//! once, shrunk, is a test below.
+
+#![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "helpers of tests fail as tests do")]
+
+use narthex::head::FloatEncoding;
+use narthex::model::Labels;
+use narthex::testkit::CheckedDb;
+use narthex::testkit::strategy::{self, Operation, Scope};
+use narthex::wal::Compression;
+use narthex::{Durability, Options, Retention};
+use proptest::prelude::*;
+use proptest::sample::select;
+use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
+
+/// How a database is opened, and which series it gets.
+#[derive(Debug, Clone)]
+struct Setup {
+    seed: u64,
+    sync: bool,
+    block: i64,
+    window: i64,
+    retention: Option<i64>,
+    encoding: Encoding,
+    pool: Vec<Labels>,
+}
+
+/// How chunks are encoded, and whether start timestamps are kept.
+#[derive(Debug, Clone, Copy)]
+enum Encoding {
+    Default,
+    Xor2,
+    Starts,
+    AllStarts,
+}
+
+impl Setup {
+    fn options(&self) -> Options {
+        Options {
+            min_block_duration: self.block,
+            retention: Retention { time: self.retention, ..Retention::default() },
+            durability: if self.sync { Durability::Sync } else { Durability::default() },
+            wal_compression: Compression::Snappy,
+            wal_segment_size: 32 << 10,
+            out_of_order_window: self.window,
+            float_encoding: match self.encoding {
+                Encoding::Default => FloatEncoding::Xor,
+                _ => FloatEncoding::Xor2,
+            },
+            start_timestamps: matches!(self.encoding, Encoding::Starts | Encoding::AllStarts),
+            histogram_start_timestamps: matches!(self.encoding, Encoding::AllStarts),
+            ..Options::default()
+        }
+    }
+}
+
+fn setup() -> impl Strategy<Value = Setup> {
+    let block = select(vec![10_000_i64, 60_000]);
+    let window = Just(0);
+    let retention = prop_oneof![3 => Just(None), 1 => select(vec![Some(60_000_i64), Some(200_000)])];
+    let encoding =
+        select(vec![Encoding::Default, Encoding::Default, Encoding::Xor2, Encoding::Starts, Encoding::AllStarts]);
+    (any::<u64>(), any::<bool>(), block, window, retention, encoding, strategy::pool(5)).prop_map(
+        |(seed, sync, block, window, retention, encoding, pool)| Setup {
+            seed,
+            sync,
+            block,
+            window,
+            retention,
+            encoding,
+            pool,
+        },
+    )
+}
+
+/// The sequence's own state: a [`CheckedDb`] has the model beside the database.
+struct Plan;
+
+impl ReferenceStateMachine for Plan {
+    type State = Setup;
+    type Transition = Operation;
+
+    fn init_state() -> BoxedStrategy<Setup> {
+        setup().boxed()
+    }
+
+    fn transitions(setup: &Setup) -> BoxedStrategy<Operation> {
+        strategy::operation(&setup.pool, Scope { reach: 2 * setup.block, faults: false })
+    }
+
+    fn apply(setup: Setup, _: &Operation) -> Setup {
+        setup
+    }
+}
+
+struct Database;
+
+impl StateMachineTest for Database {
+    type SystemUnderTest = CheckedDb;
+    type Reference = Plan;
+
+    fn init_test(setup: &Setup) -> CheckedDb {
+        CheckedDb::open(setup.seed, setup.options()).unwrap()
+    }
+
+    fn apply(mut db: CheckedDb, _: &Setup, operation: Operation) -> CheckedDb {
+        // Compares everything, too.
+        let outcome = db.apply(&operation).unwrap_or_else(|difference| panic!("{difference}, after {operation:?}"));
+        // Shown for the case that fails.
+        println!("{operation:?}: {outcome}");
+        db
+    }
+
+    fn teardown(mut db: CheckedDb, _: Setup) {
+        // Whatever is there now is there for the next process.
+        db.apply(&Operation::Kill).unwrap_or_else(|difference| panic!("{difference}"));
+    }
+}
+
+fn cases() -> u32 {
+    std::env::var("NARTHEX_MODEL_CASES").map_or(200, |cases| cases.parse().unwrap())
+}
+
+prop_state_machine! {
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_database_answers_as_maps_do(sequential 1..80 => Database);
+}
+
+/// A sequence that went wrong once.
+fn replay(setup: Options, operations: &[Operation]) {
+    let mut db = CheckedDb::open(0, setup).unwrap();
+    for operation in operations {
+        let outcome = db.apply(operation).unwrap_or_else(|difference| panic!("{difference}, after {operation:?}"));
+        println!("{operation:?}: {outcome}");
+    }
+    db.apply(&Operation::Kill).unwrap_or_else(|difference| panic!("{difference}"));
+}
+
+fn append(appender: usize, name: &str, ago: i64) -> Operation {
+    let labels = Labels::from_pairs([("__name__", name)]);
+    Operation::Append { appender, labels, ago, value: narthex::model::Value::Float(0.0), age: 0 }
+}
+
+/// The floor rose behind an open appender, whose sample is said to be lost; it may stand in the log all the same.
+#[test]
+fn a_sample_that_is_lost_to_a_cut_is_said_to_be() {
+    let options = Options { min_block_duration: 10_000, ..Options::default() };
+    replay(
+        options,
+        &[
+            append(2, "a", 0),
+            append(1, "a", -60_000),
+            append(2, "b", -151_000),
+            Operation::Hold { slot: 0 },
+            Operation::Commit { appender: 2 },
+            Operation::Maintain,
+            Operation::Commit { appender: 1 },
+        ],
+    );
+}
+
+/// Whoever brought it back to life between the two markings has yet to commit.
+#[test]
+fn a_series_that_is_marked_for_removal_twice_is_not_removed_for_the_first_time() {
+    let options = Options { min_block_duration: 10_000, ..Options::default() };
+    replay(
+        options,
+        &[
+            append(0, "a", 0),
+            Operation::Commit { appender: 0 },
+            append(1, "a", 0),
+            append(0, "b", 0),
+            Operation::Commit { appender: 0 },
+            Operation::Flush,
+            append(2, "b", -1000),
+            Operation::Maintain,
+            Operation::Commit { appender: 1 },
+            Operation::Maintain,
+            Operation::Commit { appender: 2 },
+        ],
+    );
+}

@@ -1,0 +1,107 @@
+//! Lives of a database on a simulated machine: several appenders, readers that hold on, maintenance, deletions, a disk that
+//! fails, fills up and tears, crashes and restarts, clocks that jump. One seed is one life, and one life has one trace.
+//!
+//! `NARTHEX_SIM_SEEDS` says how many lives are lived, `NARTHEX_SIM_FROM` from which seed on. Seeds of lives that went
+//! wrong once are in [`KEPT`].
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+use narthex::testkit::CheckedDb;
+use narthex::testkit::strategy::{self, Operation, Scope};
+use narthex::{Durability, Options, Retention};
+use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+/// Lives that went wrong once.
+const KEPT: &[u64] = &[];
+
+/// How many things happen in a life.
+const OPERATIONS: usize = 250;
+
+/// Draws from strategies, from a seed.
+struct Fate(TestRunner);
+
+impl Fate {
+    fn new(seed: u64) -> Self {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&seed.to_le_bytes());
+        Self(TestRunner::new_with_rng(Config::default(), TestRng::from_seed(RngAlgorithm::ChaCha, &bytes)))
+    }
+
+    fn draw<T: std::fmt::Debug>(&mut self, strategy: &impl Strategy<Value = T>) -> T {
+        strategy.new_tree(&mut self.0).unwrap().current()
+    }
+}
+
+/// Everything that happened, one line each, and what the disk was asked for.
+#[derive(Debug, PartialEq, Eq)]
+struct Trace {
+    lines: Vec<String>,
+    disk: Vec<String>,
+}
+
+/// Lives the life of `seed`; its trace up to where it went wrong, if it did.
+fn live(seed: u64) -> (Trace, Result<(), String>) {
+    let mut fate = Fate::new(seed);
+    let block = fate.draw(&select(vec![10_000_i64, 60_000]));
+    let options = Options {
+        min_block_duration: block,
+        durability: fate.draw(&select(vec![Durability::Sync, Durability::Sync, Durability::default()])),
+        retention: Retention { time: fate.draw(&select(vec![None, None, Some(200_000)])), ..Retention::default() },
+        wal_segment_size: 32 << 10,
+        ..Options::default()
+    };
+    let pool = fate.draw(&strategy::pool(6));
+    let operations = strategy::operation(&pool, Scope { reach: 2 * block, faults: true });
+    let mut trace = Trace { lines: Vec::new(), disk: Vec::new() };
+    let mut db = CheckedDb::open(seed, options).unwrap();
+    for _ in 0..OPERATIONS {
+        let operation: Operation = fate.draw(&operations);
+        let outcome = db.apply(&operation);
+        let line = format!("{operation:?}: {outcome:?}");
+        trace.lines.push(line.clone());
+        if let Err(difference) = outcome {
+            return (trace, Err(format!("{difference}, after {operation:?}")));
+        }
+    }
+    trace.disk = db.machine().log().iter().map(|op| format!("{op:?}")).collect();
+    (trace, Ok(()))
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |number| number.parse().unwrap())
+}
+
+#[test]
+fn nothing_is_lost_and_nothing_invented_in_any_life() {
+    let from = number("NARTHEX_SIM_FROM", 0);
+    let seeds = (from..from + number("NARTHEX_SIM_SEEDS", 40)).chain(KEPT.iter().copied());
+    let mut wrong = Vec::new();
+    for seed in seeds {
+        if let (trace, Err(difference)) = live(seed) {
+            wrong.push(format!("seed {seed}, after {} operations: {difference}", trace.lines.len()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn one_seed_is_one_trace() {
+    for seed in 0..3 {
+        let (first, second) = (live(seed), live(seed));
+        assert_eq!(first.0.lines, second.0.lines, "seed {seed}");
+        assert_eq!(first.0.disk, second.0.disk, "seed {seed}");
+        assert_eq!(first.1, second.1);
+    }
+    assert_ne!(live(0).0, live(1).0);
+}
+
+/// Shows a life: `NARTHEX_SIM_FROM=7 cargo test --test simulation -- --ignored --nocapture`.
+#[test]
+#[ignore = "shows the life of one seed, for people"]
+fn show() {
+    let (trace, end) = live(number("NARTHEX_SIM_FROM", 0));
+    panic!("{}\n{end:?}", trace.lines.join("\n"));
+}
