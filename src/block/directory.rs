@@ -10,7 +10,7 @@ use super::segments::Segments;
 use super::tombstones::{TOMBSTONES_FILE, Tombstones};
 use super::{BlockError, BlockRead, Symbols};
 use crate::budget::Budget;
-use crate::chunk::{EncodedChunk, Encoding, sample_count, samples};
+use crate::chunk::{AGGREGATES, Aggregate, AggregateChunk, EncodedChunk, Encoding, sample_count, samples};
 use crate::error::Result;
 use crate::fs::Fs;
 use crate::index::{ChunkMeta, Index, Postings, PostingsSource, SeriesId, postings_for_matchers};
@@ -138,10 +138,10 @@ impl Block {
             let reason = format!("{} to {} is outside the block", meta.min_time, meta.max_time);
             return Err(damaged(reason).into());
         }
-        // Aggregates of a downsampled block are Thanos's; their sum was checked.
-        let Ok(encoding) = Encoding::from_byte(byte) else {
-            return if byte == 0xff { Ok(()) } else { Err(damaged(format!("encoding {byte} is not known")).into()) };
-        };
+        if byte == AGGREGATES {
+            return Ok(verify_aggregates(&data, meta).map_err(damaged)?);
+        }
+        let encoding = Encoding::from_byte(byte).map_err(|error| damaged(error.to_string()))?;
         let count = sample_count(encoding, &data).map_err(|error| damaged(error.to_string()))?;
         let mut first = None;
         let mut last: Option<i64> = None;
@@ -202,6 +202,10 @@ impl BlockRead for Block {
         Ok(EncodedChunk { encoding, data })
     }
 
+    fn any_chunk(&self, meta: &ChunkMeta) -> Result<(u8, Bytes)> {
+        self.raw_chunk(meta.reference)
+    }
+
     fn tombstones(&self, id: SeriesId) -> Cow<'_, [TimeRange]> {
         Cow::Borrowed(self.tombstones.get(id))
     }
@@ -248,6 +252,31 @@ impl BlockRead for Block {
         }
         Ok(values)
     }
+}
+
+/// Whether the parts of a chunk of aggregates decode, ascend, and span what the index says.
+fn verify_aggregates(data: &Bytes, meta: &ChunkMeta) -> Result<(), String> {
+    let chunk = AggregateChunk::decode(data).map_err(|error| error.to_string())?;
+    for aggregate in Aggregate::ALL {
+        let Some(EncodedChunk { encoding, data }) = chunk.get(aggregate) else { continue };
+        // A counter begins with the first sample itself, before its window's end, and repeats its last time.
+        let exact = aggregate == Aggregate::Count;
+        let mut first = None;
+        let mut last: Option<i64> = None;
+        for sample in samples(*encoding, data) {
+            let t = sample.map_err(|error| format!("{}: {error}", aggregate.name()))?.t;
+            if last.is_some_and(|last| last > t || exact && last == t) || t > meta.max_time {
+                return Err(format!("{}: {t} does not come after the one before", aggregate.name()));
+            }
+            first = first.or(Some(t));
+            last = Some(t);
+        }
+        if exact && (first, last) != (Some(meta.min_time), Some(meta.max_time)) {
+            let (min, max) = (meta.min_time, meta.max_time);
+            return Err(format!("aggregates from {first:?} to {last:?}; the index says {min} to {max}"));
+        }
+    }
+    Ok(())
 }
 
 /// Whether `dir` looks like a block: it has a `meta.json`.

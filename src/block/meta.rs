@@ -182,6 +182,33 @@ impl BlockMeta {
         (self.compaction.is_hinted(), oldest, self.ulid)
     }
 
+    /// The width of its windows in milliseconds, as Thanos's section says it; 0 for a block of samples.
+    #[must_use]
+    pub fn resolution(&self) -> i64 {
+        let thanos = self.extra.get("thanos").and_then(|thanos| thanos.get("downsample"));
+        thanos.and_then(|downsample| downsample.get("resolution")).and_then(Value::as_i64).unwrap_or(0)
+    }
+
+    /// Makes it the meta of a block that Thanos would take for downsampled: `resolution` is the width of its windows in
+    /// milliseconds. What Thanos's section says of files is left out, since they are others.
+    pub fn set_resolution(&mut self, resolution: i64) {
+        let new =
+            || serde_json::json!({ "version": 1, "labels": {}, "downsample": {}, "source": "", "index_stats": {} });
+        let thanos = self.extra.entry("thanos").or_insert_with(new);
+        if !thanos.is_object() {
+            *thanos = new();
+        }
+        if let Value::Object(thanos) = thanos {
+            thanos.insert("downsample".to_owned(), serde_json::json!({ "resolution": resolution }));
+            thanos.insert("source".to_owned(), Value::from("compactor"));
+            thanos.insert("index_stats".to_owned(), serde_json::json!({}));
+            for stale in ["segment_files", "files"] {
+                thanos.shift_remove(stale);
+            }
+            thanos.insert("upload_time".to_owned(), Value::from("0001-01-01T00:00:00Z"));
+        }
+    }
+
     /// Reads the content of a `meta.json`; `file` is what errors call it.
     ///
     /// # Errors

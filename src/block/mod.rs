@@ -35,4 +35,4 @@ pub(crate) use segments::{chunk_len, split_chunk};
 pub use tombstones::{TOMBSTONES_FILE, Tombstones, add_span};
 pub(crate) use usage::add_usage;
 pub use usage::{MetricUsage, Usage, metric_usage};
-pub use writer::{BlockWriter, CREATING, DELETING, SealedBlock, TimedChunk};
+pub use writer::{BlockWriter, CREATING, DELETING, SealedBlock, TimedAggregates, TimedChunk};

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
+
 use crate::budget::Budget;
 use crate::chunk::EncodedChunk;
 use crate::error::Result;
@@ -61,6 +63,15 @@ pub trait BlockRead: Send + Sync {
     /// # Errors
     /// `Corrupt`, `Io`.
     fn chunk(&self, meta: &ChunkMeta) -> Result<EncodedChunk>;
+
+    /// A chunk's encoding byte and its data, whatever the encoding: Thanos's aggregates have the byte 0xff.
+    ///
+    /// # Errors
+    /// As [`chunk`](BlockRead::chunk).
+    fn any_chunk(&self, meta: &ChunkMeta) -> Result<(u8, Bytes)> {
+        let EncodedChunk { encoding, data } = self.chunk(meta)?;
+        Ok((encoding.byte(), data))
+    }
 
     /// What is deleted of a series: spans, ascending, that do not touch each other.
     fn tombstones(&self, id: SeriesId) -> Cow<'_, [TimeRange]>;

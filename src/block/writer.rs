@@ -15,12 +15,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::BlockError;
 use super::directory::INDEX_FILE;
 use super::meta::{BlockMeta, BlockStats};
 use super::segments::{SEGMENT_SIZE, SegmentWriter};
 use super::tombstones::Tombstones;
-use crate::chunk::{EncodedChunk, sample_count};
+use crate::chunk::{AGGREGATES, AggregateChunk, EncodedChunk, sample_count};
 use crate::error::Result;
 use crate::fs::{Fs, with_suffix};
 use crate::index::{ChunkMeta, IndexWriter};
@@ -40,6 +42,17 @@ pub struct TimedChunk {
     pub max_time: i64,
     /// The chunk.
     pub chunk: EncodedChunk,
+}
+
+/// A chunk of aggregates to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TimedAggregates {
+    /// The first window's time.
+    pub min_time: i64,
+    /// The last window's time.
+    pub max_time: i64,
+    /// The chunk.
+    pub chunk: AggregateChunk,
 }
 
 /// Writes one block: all symbols, then all series, then [`finish`](BlockWriter::finish). Dropping it before that removes
@@ -128,24 +141,11 @@ impl BlockWriter {
     /// # Errors
     /// `InvalidInput`, `Io`, `Full`.
     pub fn add_series(&mut self, labels: &Labels, chunks: &[TimedChunk]) -> Result<()> {
-        let (Some(index), Some(segments)) = (&mut self.index, &mut self.segments) else {
-            return Err(self.finished().into());
-        };
-        self.metas.clear();
-        let mut times = chunks.iter();
-        let metas = &mut self.metas;
-        segments.add(chunks.iter().map(|chunk| (chunk.chunk.encoding.byte(), &*chunk.chunk.data)), |reference| {
-            metas.extend(times.next().map(|chunk| ChunkMeta {
-                reference,
-                min_time: chunk.min_time,
-                max_time: chunk.max_time,
-            }));
+        self.add(labels, chunks.iter(), |chunk| {
+            let TimedChunk { min_time, max_time, chunk } = chunk;
+            (chunk.encoding.byte(), &chunk.data, *min_time, *max_time)
         })?;
-        index.add_series(labels, &self.metas)?;
-
         let stats = &mut self.meta.stats;
-        stats.num_series += 1;
-        stats.num_chunks += chunks.len() as u64;
         for TimedChunk { chunk, .. } in chunks {
             let count = sample_count(chunk.encoding, &chunk.data)
                 .map_err(|error| BlockError::inconsistent(&self.temporary, format!("chunk of {labels}: {error}")))?;
@@ -156,6 +156,59 @@ impl BlockWriter {
                 stats.num_histogram_samples += count as u64;
             }
         }
+        Ok(())
+    }
+
+    /// Adds a series of a downsampled block. As in Thanos, what counts as a sample there is a window; how many floats and
+    /// histograms the windows were made of is the caller's to say, with [`set_made_of`](BlockWriter::set_made_of).
+    ///
+    /// # Errors
+    /// As [`add_series`](BlockWriter::add_series).
+    pub fn add_aggregates(&mut self, labels: &Labels, chunks: &[TimedAggregates]) -> Result<()> {
+        let mut windows = 0;
+        for TimedAggregates { chunk, .. } in chunks {
+            let count = chunk.windows();
+            windows += count
+                .map_err(|error| BlockError::inconsistent(&self.temporary, format!("chunk of {labels}: {error}")))?;
+        }
+        let encoded: Vec<_> = chunks.iter().map(|chunk| (chunk, chunk.chunk.encode())).collect();
+        self.add(labels, encoded.iter(), |(chunk, data)| (AGGREGATES, data, chunk.min_time, chunk.max_time))?;
+        self.meta.stats.num_samples += windows as u64;
+        Ok(())
+    }
+
+    /// Says of a downsampled block how many floats and histograms it was made of.
+    pub fn set_made_of(&mut self, source: &BlockStats) {
+        self.meta.stats.num_float_samples = source.num_float_samples;
+        self.meta.stats.num_histogram_samples = source.num_histogram_samples;
+    }
+
+    /// Writes the chunks of a series, and the series. `parts` gives a chunk's encoding byte, data, first and last time.
+    fn add<'a, C: 'a>(
+        &mut self,
+        labels: &Labels,
+        chunks: impl ExactSizeIterator<Item = &'a C> + Clone,
+        parts: impl Fn(&'a C) -> (u8, &'a Bytes, i64, i64),
+    ) -> Result<()> {
+        let (Some(index), Some(segments)) = (&mut self.index, &mut self.segments) else {
+            return Err(self.finished().into());
+        };
+        self.metas.clear();
+        let metas = &mut self.metas;
+        let mut times = chunks.clone().map(|chunk| {
+            let (_, _, min_time, max_time) = parts(chunk);
+            (min_time, max_time)
+        });
+        let written = chunks.clone().map(|chunk| {
+            let (byte, data, _, _) = parts(chunk);
+            (byte, data.as_ref())
+        });
+        segments.add(written, |reference| {
+            metas.extend(times.next().map(|(min_time, max_time)| ChunkMeta { reference, min_time, max_time }));
+        })?;
+        index.add_series(labels, &self.metas)?;
+        self.meta.stats.num_series += 1;
+        self.meta.stats.num_chunks += chunks.len() as u64;
         Ok(())
     }
 

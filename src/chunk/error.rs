@@ -1,6 +1,6 @@
 //! What can be wrong with a chunk.
 
-use super::Encoding;
+use super::{Aggregate, Encoding};
 use crate::codec::OutOfBits;
 use crate::error::{Error, ErrorKind};
 
@@ -52,13 +52,26 @@ pub enum ChunkError {
     /// The sample count has no room for another sample.
     #[error("the chunk is full: {0} samples")]
     Full(usize),
+    /// A chunk of aggregates whose parts do not lie as they must.
+    #[error("aggregates: {} at offset {offset}: {reason}", aggregate.name())]
+    Aggregate {
+        /// The part.
+        aggregate: Aggregate,
+        /// Where it begins, in bytes.
+        offset: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
 }
 
 impl From<ChunkError> for Error {
     fn from(error: ChunkError) -> Self {
         let kind = match error {
             ChunkError::UnknownEncoding(_) => ErrorKind::Unsupported,
-            ChunkError::Header { .. } | ChunkError::Short { .. } | ChunkError::Invalid { .. } => ErrorKind::Corrupt,
+            ChunkError::Header { .. }
+            | ChunkError::Short { .. }
+            | ChunkError::Invalid { .. }
+            | ChunkError::Aggregate { .. } => ErrorKind::Corrupt,
             ChunkError::NotFloats(_) | ChunkError::Inconsistent => ErrorKind::InvalidInput,
             ChunkError::Full(_) => ErrorKind::LimitExceeded,
         };

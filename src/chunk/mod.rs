@@ -8,6 +8,7 @@
 
 #![warn(clippy::indexing_slicing)]
 
+mod aggregate;
 mod error;
 mod histogram;
 mod progress;
@@ -19,6 +20,7 @@ mod xor2;
 
 use bytes::Bytes;
 
+pub use aggregate::{AGGREGATES, Aggregate, AggregateChunk};
 pub use error::ChunkError;
 pub use histogram::{
     Appended, Appender, FloatHistogramAppender, Floats, HistogramAppender, HistogramIter, Integers, Kind, counter_reset,

@@ -177,6 +177,12 @@ impl ChunkWriter {
         }
     }
 
+    /// Bytes of the open chunk.
+    #[must_use]
+    pub fn open_bytes(&self) -> usize {
+        self.open.as_ref().map_or(0, Open::bytes)
+    }
+
     /// Ends the open chunk, if there is one. The writer can go on with another series then.
     pub fn finish(&mut self) -> Option<WrittenChunk> {
         let open = self.open.take()?;

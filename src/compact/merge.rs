@@ -107,7 +107,7 @@ impl<'a> Cursor<'a> {
 }
 
 /// Gives `writer` the symbols of all sources, ascending, each once.
-fn merge_symbols(writer: &mut BlockWriter, sources: &[&dyn BlockRead], budget: &Budget) -> Result<()> {
+pub(super) fn merge_symbols(writer: &mut BlockWriter, sources: &[&dyn BlockRead], budget: &Budget) -> Result<()> {
     let mut streams: Vec<(Symbols<'_>, Option<Cow<'_, str>>)> = Vec::with_capacity(sources.len());
     for source in sources {
         let mut stream = source.symbols()?;

@@ -11,9 +11,12 @@
 
 #![warn(clippy::indexing_slicing)]
 
+mod bulk;
+pub mod downsample;
 mod merge;
 mod overlap;
 mod plan;
+mod rewrite;
 
 use std::path::Path;
 
@@ -23,8 +26,10 @@ use crate::error::Result;
 use crate::fs::Env;
 use crate::model::TimeRange;
 
+pub use bulk::{BulkOptions, BulkWriter};
 pub use merge::populate;
 pub use plan::{Plan, Reason, block_ranges, plan};
+pub use rewrite::{Without, series_of_rules};
 
 /// Writes what `source` has in its [`time_range`](BlockRead::time_range) as a new block of level 1 in the directory
 /// `dir`, and returns its meta; `None` if there are no samples, and then no block. Deleted samples are left out.

@@ -17,6 +17,7 @@
 #![warn(clippy::indexing_slicing)]
 
 mod blocks;
+mod bulk;
 mod maintain;
 mod merging;
 mod options;
@@ -41,6 +42,7 @@ use crate::head::{Appender, Head, Replayed, WAL_DIR};
 use crate::model::{Matcher, TimeRange};
 
 pub use blocks::{BlockGuard, Quarantined};
+pub use bulk::Bulk;
 pub use maintain::Maintenance;
 pub use options::{Options, Retention};
 pub use read_only::ReadOnlyDb;

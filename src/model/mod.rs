@@ -15,9 +15,11 @@ mod time;
 
 pub use exemplar::Exemplar;
 pub use histogram::{
-    Bucket, BucketIndices, CUSTOM_BUCKETS_SCHEMA, CounterResetHint, EXPONENTIAL_SCHEMA_MAX, EXPONENTIAL_SCHEMA_MIN,
-    FloatHistogram, Histogram, HistogramError, Span, bucket_bound,
+    Bucket, BucketIndices, CUSTOM_BUCKETS_SCHEMA, Combined, CounterResetHint, EXPONENTIAL_SCHEMA_MAX,
+    EXPONENTIAL_SCHEMA_MIN, FloatHistogram, Histogram, HistogramError, Incompatible, Span, bucket_bound,
 };
+#[cfg(feature = "promql")]
+pub(crate) use histogram::{Compensation, combine, kahan};
 pub(crate) use histogram::{Native, bucket_count};
 #[cfg(feature = "promql")]
 pub(crate) use labels::Quoted;

@@ -3,6 +3,7 @@
 //! One file a group of commands; this one only hands on. An error ends the program with its text on the standard error
 //! and exit code 1; wrong usage with 2.
 
+mod backfill;
 mod bench;
 mod bucket;
 mod openmetrics;

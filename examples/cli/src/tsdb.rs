@@ -15,11 +15,14 @@ use narthex::promql::parse_selector;
 use narthex::query::{BlockSource, SelectRequest, Source, merge_sets, series_samples};
 use narthex::testkit::jsonl;
 
-use crate::{CommandResult, openmetrics};
+use crate::{CommandResult, backfill, openmetrics};
 
 /// Data directories and blocks on this machine.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Blocks of text: history from elsewhere, to be put into a data directory.
+    #[command(subcommand)]
+    CreateBlocksFrom(backfill::Format),
     /// The chunks of a block, one JSON line a series.
     Chunks {
         /// The block's directory.
@@ -68,6 +71,7 @@ pub(crate) fn run(command: Command) -> CommandResult {
     let env = Env::real();
     let fs = &*env.fs;
     match command {
+        Command::CreateBlocksFrom(format) => backfill::run(&env, &format),
         Command::Chunks { block } => chunks(fs, &block),
         Command::Dump { dir, matches, min_time, max_time, format } => {
             dump(&env, &dir, &selectors(&matches)?, TimeRange::new(min_time, max_time), format)
@@ -100,6 +104,8 @@ fn output() -> BufWriter<io::StdoutLock<'static>> {
 
 fn chunks(fs: &dyn Fs, dir: &Path) -> CommandResult {
     let block = Block::open(fs, dir)?;
+    // Thanos's blocks may hold aggregates, which are printed whole.
+    let thanos = block.meta().extra.contains_key("thanos");
     let mut out = output();
     let mut line = String::new();
     let (mut labels, mut metas) = (Labels::empty(), Vec::new());
@@ -110,9 +116,14 @@ fn chunks(fs: &dyn Fs, dir: &Path) -> CommandResult {
             let (byte, data) = block.raw_chunk(meta.reference)?;
             raw.push((*meta, byte, data));
         }
-        let raw: Vec<_> = raw.iter().map(|(meta, byte, data)| (*meta, *byte, &**data)).collect();
         line.clear();
-        jsonl::chunks_line(&mut line, id, &labels, &raw);
+        if thanos {
+            jsonl::thanos_chunks_line(&mut line, &labels, block.meta().resolution(), &raw)
+                .map_err(|error| format!("{}: {labels}: {error}", dir.display()))?;
+        } else {
+            let raw: Vec<_> = raw.iter().map(|(meta, byte, data)| (*meta, *byte, &**data)).collect();
+            jsonl::chunks_line(&mut line, id, &labels, &raw);
+        }
         out.write_all(line.as_bytes())?;
     }
     Ok(out.flush()?)

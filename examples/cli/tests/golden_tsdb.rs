@@ -58,6 +58,19 @@ fn chunks_prints_what_the_original_reads_of_every_block() {
 }
 
 #[test]
+fn chunks_prints_thanos_s_blocks_aggregate_by_aggregate() {
+    let bucket = golden().join("thanos-0.43/bucket");
+    let blocks: Vec<_> = Env::real().fs.list(&bucket).unwrap().into_iter().filter(|entry| entry.is_dir).collect();
+    assert_eq!(blocks.len(), 5);
+    for block in blocks {
+        let output = narthex(&["tsdb", "chunks"], &bucket.join(&block.name));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let theirs = lines(&bucket.join(format!("{}.chunks.jsonl.zst", block.name))).join("\n") + "\n";
+        assert!(output.stdout == theirs.as_bytes(), "{}", block.name);
+    }
+}
+
+#[test]
 fn dump_prints_what_the_original_reads_of_every_block() {
     assert_lines("dump", "samples");
 }
@@ -158,4 +171,79 @@ fn list_names_every_block_with_its_counts() {
     for part in ["01M7Z5SCNGPR0ZFB6ZHP0Z3ZFA", "1795268400177", "842147", "5648", "2808"] {
         assert!(line.contains(part), "{line}");
     }
+}
+
+/// A directory for one test.
+fn temporary(name: &str) -> PathBuf {
+    let dir = std::env::temp_dir().join(format!("narthex-{name}-{}", std::process::id()));
+    Env::real().fs.create_dir_all(&dir).unwrap();
+    dir
+}
+
+fn backfill(format: &str, file: &Path, out: &Path) -> Output {
+    let arguments = ["tsdb", "create-blocks-from", format, "--max-block-duration", "54"];
+    Command::new(env!("CARGO_BIN_EXE_narthex")).args(arguments).args([file, out]).output().unwrap()
+}
+
+#[test]
+fn a_dump_becomes_blocks_that_dump_the_same() {
+    let fs = Env::real().fs;
+    let dir = temporary("backfill-jsonl");
+    for set in ["xor-wal-plain", "xor2-st-wal-zstd", "all-st-wal-snappy"] {
+        let theirs =
+            lines(&golden().join(format!("prometheus-3.14/{set}/block-0.samples.jsonl.zst"))).join("\n") + "\n";
+        let file = dir.join(format!("{set}.jsonl"));
+        fs.create(&file).unwrap().append(theirs.as_bytes()).unwrap();
+        let out = dir.join(set);
+        let output = backfill("jsonl", &file, &out);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let dumped = narthex(&["tsdb", "dump"], &out);
+        assert!(dumped.status.success(), "{}", String::from_utf8_lossy(&dumped.stderr));
+        // Hints depend on where chunks begin, which is another place.
+        let hintless = |text: &str| {
+            ["unknown", "reset", "not_reset"]
+                .iter()
+                .fold(text.to_owned(), |text, hint| text.replace(&format!("\"counter_reset_hint\":\"{hint}\""), ""))
+        };
+        let ours = String::from_utf8(dumped.stdout).unwrap();
+        for (ours, theirs) in ours.lines().zip(theirs.lines()) {
+            assert_eq!(hintless(ours), hintless(theirs), "{set}");
+        }
+        assert_eq!(ours.lines().count(), theirs.lines().count());
+        assert!(narthex(&["tsdb", "verify"], &out).status.success());
+    }
+    fs.remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+fn openmetrics_text_becomes_blocks_and_what_is_cut_or_has_no_time_is_refused() {
+    let fs = Env::real().fs;
+    let dir = temporary("backfill-openmetrics");
+    let text = "# TYPE a counter\na_total{x=\"1\"} 1 1700000000.123 # {id=\"7\"} 1\na_total{x=\"1\"} 2 1700007200\nup 1 1700000001\n";
+    let write = |name: &str, text: &str| {
+        let path = dir.join(name);
+        fs.create(&path).unwrap().append(text.as_bytes()).unwrap();
+        path
+    };
+    let out = dir.join("out");
+    let output = backfill("openmetrics", &write("whole", &format!("{text}# EOF\n")), &out);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && told.contains("1 exemplars are left out"), "{told}");
+    let dumped = narthex(&["tsdb", "dump", "--format", "openmetrics"], &out);
+    let dumped = String::from_utf8(dumped.stdout).unwrap();
+    let expected = "a_total{x=\"1\"} 1 1700000000.123\na_total{x=\"1\"} 2 1700007200.000\nup 1 1700000001.000\n# EOF\n";
+    assert_eq!(dumped.replace("up{}", "up"), expected);
+    for (name, text, reason) in [
+        ("cut", text.to_owned(), "does not end with # EOF"),
+        ("timeless", "up 1\n# EOF\n".to_owned(), "timeless:1: the sample has no time"),
+        ("behind", format!("# EOF\n{text}"), "behind:2: something stands behind # EOF"),
+        ("broken", "up{ 1\n# EOF\n".to_owned(), "broken:1: column"),
+    ] {
+        let out = dir.join(format!("{name}-out"));
+        let output = backfill("openmetrics", &write(name, &text), &out);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && told.contains(reason), "{name}: {told}");
+        assert!(fs.list(&out).unwrap().is_empty(), "{name}: nothing is left");
+    }
+    fs.remove_dir_all(&dir).unwrap();
 }

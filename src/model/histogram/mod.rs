@@ -9,12 +9,17 @@
 
 mod bounds;
 mod buckets;
+mod combine;
 mod native;
+mod reset;
 mod reshape;
 mod validate;
 
 pub use bounds::bucket_bound;
 pub use buckets::{Bucket, BucketIndices};
+pub use combine::{Combined, Incompatible};
+#[cfg(feature = "promql")]
+pub(crate) use combine::{Compensation, combine, kahan};
 pub(crate) use native::{Native, bucket_count};
 
 /// The schema that says "the bounds are listed", Prometheus's "native histogram with custom buckets".

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use super::combine::{Compensation, Incompatible, Outcome, combine};
 use super::{Remarks, detect_reset, divide, scale};
-use crate::model::{CounterResetHint, FloatHistogram};
+use crate::model::{Combined, Compensation, CounterResetHint, FloatHistogram, Incompatible, combine};
 use crate::promql::annotation::Remark;
 
 fn overflows(histogram: &FloatHistogram) -> bool {
@@ -75,14 +74,14 @@ impl Accumulator {
         }
     }
 
-    fn add_to_sum(&mut self, histogram: &FloatHistogram) -> Result<Outcome, Incompatible> {
+    fn add_to_sum(&mut self, histogram: &FloatHistogram) -> Result<Combined, Incompatible> {
         let mut extra = self.extra.take().unwrap_or_else(|| Compensation::of(&self.value));
         let outcome = combine(&mut self.value, histogram, false, Some(&mut extra));
         self.extra = Some(extra);
         outcome
     }
 
-    fn add_to_mean(&mut self, histogram: &FloatHistogram) -> Result<Outcome, Incompatible> {
+    fn add_to_mean(&mut self, histogram: &FloatHistogram) -> Result<Combined, Incompatible> {
         if !self.incremental {
             let before = (self.value.clone(), self.extra.clone());
             let outcome = self.add_to_sum(histogram)?;

@@ -4,8 +4,6 @@
 //! both, to the custom bounds that both have. Long sums carry a compensation for every number in them.
 
 mod accumulate;
-mod combine;
-mod reset;
 mod trim;
 
 use std::fmt::Write;
@@ -16,13 +14,10 @@ use super::ast::Span as Place;
 use super::exec::{Column, Context};
 use super::functions::FunctionId;
 use super::printer::format_general;
-use crate::model::{CounterResetHint, FloatHistogram};
+use crate::model::{Combined, CounterResetHint, FloatHistogram, Incompatible, combine, kahan};
 
 pub(crate) use accumulate::{Accumulator, instant_difference, rate, sum_over_time};
-pub(crate) use reset::detect_reset;
 pub(crate) use trim::{fraction_below, trimmed};
-
-use combine::{Incompatible, Outcome, combine, kahan};
 
 /// Who is told of what is odd about histograms.
 pub(crate) struct Remarks<'a, 'q> {
@@ -95,7 +90,7 @@ pub(crate) fn subtract(
     told(combine(histogram, other, true, None), "subtraction", remarks)
 }
 
-fn told(outcome: Result<Outcome, Incompatible>, operation: &'static str, remarks: &Remarks<'_, '_>) -> Option<()> {
+fn told(outcome: Result<Combined, Incompatible>, operation: &'static str, remarks: &Remarks<'_, '_>) -> Option<()> {
     let Ok(outcome) = outcome else {
         remarks.mixed_schemas();
         return None;
@@ -120,6 +115,11 @@ pub(crate) fn divided_compact(histogram: &FloatHistogram, divisor: f64) -> Float
     divide(&mut result, divisor);
     result.compact(0);
     result
+}
+
+/// Whether the counter started again between `before` and `now`.
+pub(crate) fn detect_reset(now: &FloatHistogram, before: &FloatHistogram) -> bool {
+    now.is_reset_after(before)
 }
 
 /// Whether both are the same data.

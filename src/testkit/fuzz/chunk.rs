@@ -4,9 +4,10 @@
 
 use super::input::Input;
 use crate::chunk::{
-    Appended, Appender, ChunkWriter, EncodedChunk, Encoding, FloatColumns, Floats, Integers, Kind, Rules, Xor2Appender,
-    XorAppender, decode_floats, rewrite, sample_count, samples,
+    Aggregate, AggregateChunk, Appended, Appender, ChunkWriter, EncodedChunk, Encoding, FloatColumns, Floats, Integers,
+    Kind, Rules, Xor2Appender, XorAppender, decode_floats, rewrite, sample_count, samples,
 };
+use crate::compact::downsample::{self, FIVE_MINUTES, ONE_HOUR};
 use crate::model::{FloatHistogram, Histogram, Sample, Value};
 
 /// Decodes `data` as an XOR chunk.
@@ -125,6 +126,56 @@ fn decode_any(encoding: Encoding, data: &[u8]) {
         assert_eq!(again.len(), read_before.len());
         assert!(again.iter().zip(read_before).all(|(a, b)| same(a, b)), "{read_before:?} became {again:?}");
     }
+}
+
+/// Decodes `data` as a chunk of aggregates.
+pub fn chunk_aggregates(data: &[u8]) {
+    let Ok(chunk) = AggregateChunk::decode(&data.to_vec().into()) else { return };
+    for aggregate in Aggregate::ALL {
+        if let Some(part) = chunk.get(aggregate) {
+            decode_any(part.encoding, &part.data);
+        }
+    }
+    let again = AggregateChunk::decode(&chunk.encode());
+    assert!(again.is_ok(), "{again:?}");
+    let again = again.unwrap_or_default();
+    for aggregate in Aggregate::ALL {
+        // A counter is always written, lest Thanos find the chunk too short.
+        assert!(chunk.get(aggregate) == again.get(aggregate) || aggregate == Aggregate::Counter);
+    }
+    // Windows of windows are made of whatever can be decoded, or refused.
+    let _ = downsample::windows_of_windows(&[chunk], FIVE_MINUTES, ONE_HOUR);
+}
+
+/// Makes windows of samples of all kinds, and windows of those.
+pub fn downsample(data: &[u8]) {
+    let samples_in = Input(data).samples();
+    let counted = samples_in.iter().filter(|sample| match &sample.value {
+        Value::Float(value) => !value.is_nan(),
+        Value::Histogram(histogram) => !histogram.sum.is_nan(),
+        Value::FloatHistogram(histogram) => !histogram.sum.is_nan(),
+    });
+    let counted = counted.count() as f64;
+    let mut writer = ChunkWriter::new(Rules::Merge);
+    let mut chunks = Vec::new();
+    for sample in &samples_in {
+        chunks.extend(writer.push(sample).ok().flatten());
+    }
+    chunks.extend(writer.finish());
+    let chunks: Vec<_> = chunks.into_iter().map(|chunk| chunk.chunk).collect();
+    let fine = downsample::windows_of_samples(&chunks, FIVE_MINUTES);
+    assert!(fine.is_ok(), "{fine:?}");
+    let fine: Vec<_> = fine.unwrap_or_default();
+    let total = |chunks: &[AggregateChunk]| {
+        let counts = chunks.iter().filter_map(|chunk| chunk.get(Aggregate::Count));
+        let counts = counts.flat_map(read).map(|sample| float(&sample).map_or(0.0, f64::from_bits));
+        counts.sum::<f64>()
+    };
+    assert_eq!(total(&fine), counted);
+    assert!(fine.iter().all(|chunk| AggregateChunk::decode(&chunk.encode()).as_ref() == Ok(chunk)));
+    let coarse = downsample::windows_of_windows(&fine, FIVE_MINUTES, ONE_HOUR);
+    assert!(coarse.is_ok(), "{coarse:?}");
+    assert_eq!(total(&coarse.unwrap_or_default()), counted);
 }
 
 /// Writes floats made of `data`, with a second appender that takes the chunk up in the middle.

@@ -28,8 +28,8 @@ pub use bucket::{store_config, thanos_meta};
 #[cfg(feature = "bucket")]
 pub use bucket_cache::{bucket_list, index_header};
 pub use chunk::{
-    chunk_float_histogram, chunk_histogram, chunk_histogram_round_trip, chunk_st, chunk_writer, chunk_xor,
-    chunk_xor_round_trip, chunk_xor2, chunk_xor2_round_trip,
+    chunk_aggregates, chunk_float_histogram, chunk_histogram, chunk_histogram_round_trip, chunk_st, chunk_writer,
+    chunk_xor, chunk_xor_round_trip, chunk_xor2, chunk_xor2_round_trip, downsample,
 };
 pub use encoded::encoded_chunks;
 pub use head_chunks::head_chunks;
@@ -37,7 +37,7 @@ pub use head_snapshot::head_snapshot;
 #[cfg(feature = "promql")]
 pub use promql::{promql_parse, promql_script};
 #[cfg(feature = "wire")]
-pub use remote_write::{remote_write_v1, remote_write_v2};
+pub use remote_write::{openmetrics, remote_write_v1, remote_write_v2};
 pub use wal::{wal_record, wal_segment, wal_segment_round_trip};
 
 /// A fuzz target's body.
@@ -47,6 +47,7 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     #[cfg(feature = "bucket")]
     ("bucket_list", bucket_list),
+    ("chunk_aggregates", chunk_aggregates),
     ("chunk_float_histogram", chunk_float_histogram),
     ("chunk_histogram", chunk_histogram),
     ("chunk_histogram_round_trip", chunk_histogram_round_trip),
@@ -56,6 +57,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("chunk_xor2", chunk_xor2),
     ("chunk_xor2_round_trip", chunk_xor2_round_trip),
     ("chunk_xor_round_trip", chunk_xor_round_trip),
+    ("downsample", downsample),
     ("head_chunks", head_chunks),
     ("head_snapshot", head_snapshot),
     ("index", index),
@@ -63,6 +65,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("index_header", index_header),
     ("matcher", matcher),
     ("meta_json", meta_json),
+    #[cfg(feature = "wire")]
+    ("openmetrics", openmetrics),
     #[cfg(feature = "promql")]
     ("promql_parse", promql_parse),
     #[cfg(feature = "promql")]

@@ -1,7 +1,8 @@
-//! Remote write: no body makes the decoder panic, and what it accepts is what the head may be handed.
+//! Remote write and text: no body makes the decoder panic, and what it accepts is what the head may be handed.
 
 use crate::model::{Labels, METRIC_NAME};
 use crate::wire::remote_write::{Limits, WireError, WriteRequest, decompress};
+use crate::wire::{OpenMetricsLine, parse_openmetrics_line};
 
 const LIMITS: Limits = Limits { decoded_bytes: 1 << 20, arena_bytes: 16 << 20 };
 
@@ -43,4 +44,33 @@ pub fn remote_write_v1(data: &[u8]) {
 /// The input is a body of remote write 2.0, compressed or not.
 pub fn remote_write_v2(data: &[u8]) {
     decode(data, |request, message| request.decode_v2(message, LIMITS));
+}
+
+/// Reads `data` as lines of OpenMetrics text; what a sample says reads back from its shortest form.
+pub fn openmetrics(data: &[u8]) {
+    for line in String::from_utf8_lossy(data).lines() {
+        let Ok(OpenMetricsLine::Sample(sample)) = parse_openmetrics_line(line) else { continue };
+        assert!(Labels::parse_packed(sample.labels.as_packed()).is_some(), "labels of {line}");
+        let pairs = sample.labels.iter().map(|(name, value)| format!("{}={}", escaped(name), escaped(value)));
+        let time = sample.t.map_or(String::new(), |t| {
+            let sign = if t < 0 { "-" } else { "" };
+            format!(" {sign}{}.{:03}", t.unsigned_abs() / 1000, t.unsigned_abs() % 1000)
+        });
+        let exemplar = if sample.has_exemplar { " # {} 1" } else { "" };
+        let text = format!("{{{}}} {:?}{time}{exemplar}", pairs.collect::<Vec<_>>().join(","), sample.value);
+        match parse_openmetrics_line(&text) {
+            Ok(OpenMetricsLine::Sample(again)) => {
+                assert_eq!(again.value.to_bits(), sample.value.to_bits(), "{line}");
+                assert_eq!((again.labels, again.has_exemplar), (sample.labels, sample.has_exemplar), "{line}");
+                // Past some 10^15 seconds have no room for milliseconds.
+                let exact = sample.t.is_none_or(|t| t.abs() < 1 << 50);
+                assert!(!exact || again.t == sample.t, "{line}");
+            }
+            other => unreachable!("{text} became {other:?}"),
+        }
+    }
+}
+
+fn escaped(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
 }

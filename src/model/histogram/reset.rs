@@ -1,10 +1,18 @@
 //! Whether a counter started again between two histograms.
 
 use super::combine::{Cell, cells, coarser, common_bounds, widened_zero};
-use crate::model::{CUSTOM_BUCKETS_SCHEMA, CounterResetHint, FloatHistogram, bucket_bound};
+use super::{CUSTOM_BUCKETS_SCHEMA, CounterResetHint, FloatHistogram, bucket_bound};
 
-/// Whether the counter started again between `before` and `now`.
-pub(crate) fn detect_reset(now: &FloatHistogram, before: &FloatHistogram) -> bool {
+impl FloatHistogram {
+    /// Whether the counter started again between `before` and this: what its hint says, else whether any count fell or the
+    /// resolution became finer.
+    #[must_use]
+    pub fn is_reset_after(&self, before: &Self) -> bool {
+        detect_reset(self, before)
+    }
+}
+
+fn detect_reset(now: &FloatHistogram, before: &FloatHistogram) -> bool {
     match now.counter_reset_hint {
         CounterResetHint::CounterReset => return true,
         CounterResetHint::NotCounterReset => return false,

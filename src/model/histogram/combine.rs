@@ -1,31 +1,52 @@
 //! Bringing two histograms together: their schemas, their zero buckets, their bounds, their hints.
 
-use crate::model::{CounterResetHint, FloatHistogram, Span, bucket_bound};
+use super::{CounterResetHint, FloatHistogram, Span, bucket_bound};
 
-/// One of the two has custom buckets, the other has not.
-pub(super) struct Incompatible;
+/// One of two histograms has custom buckets, the other has not: they have no sum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("histograms with custom and with exponential buckets cannot be combined")]
+pub struct Incompatible;
 
 /// What had to be done to bring two histograms together.
-#[derive(Default)]
-pub(super) struct Outcome {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Combined {
     /// One says that the counter started again, the other that it did not.
-    pub(super) collision: bool,
-    /// Custom bounds differed.
-    pub(super) reconciled: bool,
+    pub collision: bool,
+    /// Custom bounds differed: what is left are those that both have.
+    pub reconciled: bool,
+}
+
+impl FloatHistogram {
+    /// Adds `other`, bucket by bucket, at the coarser of the two resolutions and with a zero bucket that holds both.
+    ///
+    /// # Errors
+    /// [`Incompatible`]; nothing is changed then.
+    pub fn add(&mut self, other: &Self) -> Result<Combined, Incompatible> {
+        combine(self, other, false, None)
+    }
+
+    /// Subtracts `other` as [`add`](FloatHistogram::add) adds it.
+    ///
+    /// # Errors
+    /// [`Incompatible`]; nothing is changed then.
+    pub fn subtract(&mut self, other: &Self) -> Result<Combined, Incompatible> {
+        combine(self, other, true, None)
+    }
 }
 
 /// The compensation of a running sum; its buckets are those of the sum.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Compensation {
-    pub(super) zero_count: f64,
-    pub(super) count: f64,
-    pub(super) sum: f64,
-    pub(super) positive: Vec<f64>,
-    pub(super) negative: Vec<f64>,
+pub(crate) struct Compensation {
+    pub(crate) zero_count: f64,
+    pub(crate) count: f64,
+    pub(crate) sum: f64,
+    pub(crate) positive: Vec<f64>,
+    pub(crate) negative: Vec<f64>,
 }
 
+#[cfg(feature = "promql")]
 impl Compensation {
-    pub(super) fn of(histogram: &FloatHistogram) -> Self {
+    pub(crate) fn of(histogram: &FloatHistogram) -> Self {
         Self {
             positive: vec![0.0; histogram.positive_buckets.len()],
             negative: vec![0.0; histogram.negative_buckets.len()],
@@ -33,7 +54,7 @@ impl Compensation {
         }
     }
 
-    pub(super) fn each(&mut self, change: impl Fn(&mut f64)) {
+    pub(crate) fn each(&mut self, change: impl Fn(&mut f64)) {
         change(&mut self.zero_count);
         change(&mut self.count);
         change(&mut self.sum);
@@ -49,7 +70,7 @@ pub(super) struct Cell {
     pub(super) extra: f64,
 }
 
-pub(super) fn kahan(increment: f64, cell: &mut f64, extra: &mut f64) {
+pub(crate) fn kahan(increment: f64, cell: &mut f64, extra: &mut f64) {
     let total = *cell + increment;
     *extra = if total.is_infinite() {
         0.0
@@ -249,16 +270,16 @@ fn adjust_hint(hint: &mut CounterResetHint, other: CounterResetHint) -> bool {
 }
 
 /// Adds `other` to `histogram`, or subtracts it; with a compensation, as Neumaier's summation does.
-pub(super) fn combine(
+pub(crate) fn combine(
     histogram: &mut FloatHistogram,
     other: &FloatHistogram,
     negative: bool,
     mut extra: Option<&mut Compensation>,
-) -> Result<Outcome, Incompatible> {
+) -> Result<Combined, Incompatible> {
     if histogram.uses_custom_buckets() != other.uses_custom_buckets() {
         return Err(Incompatible);
     }
-    let mut outcome = Outcome {
+    let mut outcome = Combined {
         collision: adjust_hint(&mut histogram.counter_reset_hint, other.counter_reset_hint),
         reconciled: false,
     };
