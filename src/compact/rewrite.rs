@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use crate::block::{BlockRead, Symbols};
+use crate::budget::Budget;
 use crate::chunk::EncodedChunk;
 use crate::codec::FixedSet;
 use crate::error::Result;
@@ -53,11 +54,11 @@ impl BlockRead for Without<'_> {
 
     fn label_names(&self) -> Result<Vec<String>> {
         // Those of what is left.
-        self.label_names_for(&[])
+        self.label_names_for(&[], &Budget::unlimited())
     }
 
     fn label_values(&self, name: &str) -> Result<Vec<String>> {
-        self.label_values_for(name, &[])
+        self.label_values_for(name, &[], &Budget::unlimited())
     }
 
     fn select(&self, matchers: &[Matcher]) -> Result<Vec<SeriesId>> {
@@ -86,17 +87,19 @@ impl BlockRead for Without<'_> {
         self.block.symbols()
     }
 
-    fn label_names_for(&self, matchers: &[Matcher]) -> Result<Vec<String>> {
+    fn label_names_for(&self, matchers: &[Matcher], budget: &Budget) -> Result<Vec<String>> {
         let mut names = std::collections::BTreeSet::new();
         for id in self.select(matchers)? {
+            budget.check()?;
             names.extend(self.block.labels(id)?.iter().map(|(name, _)| name.to_owned()));
         }
         Ok(names.into_iter().collect())
     }
 
-    fn label_values_for(&self, name: &str, matchers: &[Matcher]) -> Result<Vec<String>> {
+    fn label_values_for(&self, name: &str, matchers: &[Matcher], budget: &Budget) -> Result<Vec<String>> {
         let mut values = std::collections::BTreeSet::new();
         for id in self.select(matchers)? {
+            budget.check()?;
             values.extend(self.block.labels(id)?.get(name).map(str::to_owned));
         }
         Ok(values.into_iter().collect())
