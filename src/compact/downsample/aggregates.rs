@@ -62,7 +62,8 @@ fn of_floats(
 ) -> Result<Option<TimedAggregates>, ChunkError> {
     let mut parts = Parts::default();
     let mut all = Vec::new();
-    let simple: [(Aggregate, fn(&Floats) -> f64); 4] = [
+    type Part = (Aggregate, fn(&Floats) -> f64);
+    let simple: [Part; 4] = [
         // How many samples there were is the sum of how many there were.
         (Aggregate::Count, |window| window.sum),
         (Aggregate::Sum, |window| window.sum),
