@@ -33,6 +33,16 @@ pub fn new_ulid(env: &Env) -> Ulid {
     Ulid::from_parts(u64::try_from(env.clock.now_ms()).unwrap_or(0), random)
 }
 
+/// [`new_ulid`], but after all of `others` whatever the clock says: their order is that of precedence.
+#[must_use]
+pub fn new_ulid_after(env: &Env, others: impl IntoIterator<Item = Ulid>) -> Ulid {
+    let new = new_ulid(env);
+    match others.into_iter().max() {
+        Some(last) if last >= new => Ulid::from(u128::from(last).saturating_add(1)),
+        _ => new,
+    }
+}
+
 /// What a block is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

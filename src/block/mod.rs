@@ -26,7 +26,7 @@ pub use directory::{BLOCK_FILES, Block, INDEX_FILE, is_block};
 pub use error::BlockError;
 pub use meta::{
     BlockCompaction, BlockDesc, BlockMeta, BlockStats, HINT_OUT_OF_ORDER, HINT_SELECTED_SERIES, HINT_STALE_SERIES,
-    META_FILE, Ulid, new_ulid,
+    META_FILE, Ulid, new_ulid, new_ulid_after,
 };
 pub use read::{BlockRead, Symbols};
 pub use segments::{CHUNKS_DIR, SEGMENT_SIZE, segment_name};

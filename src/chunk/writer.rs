@@ -122,6 +122,12 @@ impl ChunkWriter {
         Self { keep_start: false, ..Self::new(rules) }
     }
 
+    /// A writer whose chunks end only where they must, for a few samples.
+    #[must_use]
+    pub(crate) fn unlimited() -> Self {
+        Self { rules: None, ..Self::new(Rules::Merge) }
+    }
+
     /// Takes a sample; its time is after that of the one before. Answers with the chunk that ended before it, if one did.
     ///
     /// # Errors
@@ -214,7 +220,7 @@ pub fn rewrite(
     out: &mut Vec<WrittenChunk>,
 ) -> Result<(), ChunkError> {
     let before = out.len();
-    let mut writer = ChunkWriter { rules: None, ..ChunkWriter::new(Rules::Merge) };
+    let mut writer = ChunkWriter::unlimited();
     let mut all = || {
         for sample in samples(chunk.encoding, &chunk.data) {
             let sample = sample?;

@@ -50,7 +50,23 @@ pub fn write_block(
     hints: &[&str],
     budget: &Budget,
 ) -> Result<Option<BlockMeta>> {
-    let mut meta = BlockMeta::new(new_ulid(env), span.start, span.end);
+    write_block_as(new_ulid(env), env, dir, source, span, hints, budget)
+}
+
+/// [`write_block`] with a name that the caller chose.
+///
+/// # Errors
+/// As [`write_block`].
+pub fn write_block_as(
+    ulid: Ulid,
+    env: &Env,
+    dir: &Path,
+    source: &dyn BlockRead,
+    span: std::ops::Range<i64>,
+    hints: &[&str],
+    budget: &Budget,
+) -> Result<Option<BlockMeta>> {
+    let mut meta = BlockMeta::new(ulid, span.start, span.end);
     meta.compaction.level = 1;
     // Thanos takes a block whose sources are contained in another's for a duplicate: a block's own name must be there.
     meta.compaction.sources = vec![meta.ulid];

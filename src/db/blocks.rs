@@ -230,6 +230,15 @@ impl Blocks {
         Ok(deleted)
     }
 
+    /// Removes blocks that were written and are not served yet, as far as it can be done.
+    pub(super) fn discard(&self, written: &[Ulid]) {
+        for ulid in written {
+            if let Err(error) = self.remove(*ulid) {
+                tracing::warn!(%ulid, %error, "a block that is of no use stays: its samples are there twice");
+            }
+        }
+    }
+
     /// Removes what a process that died was writing or removing: for the directory's owner.
     pub(super) fn remove_leftovers(env: &Env, dir: &Path) -> Result<()> {
         let suffixes = [CREATING, DELETING, OLD_TEMPORARY];

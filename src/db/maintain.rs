@@ -9,6 +9,7 @@
 //! write the block      beside, then renamed: a crash leaves it whole or not there
 //! serve it             queries see its samples twice for a moment, never not at all
 //! truncate the head    the samples go from memory
+//! cut what came late   once for all cuts: what came out of order goes into blocks of its own, and from its log
 //! shorten the log      once for all cuts: a checkpoint stands for the older part
 //! ```
 
@@ -17,11 +18,12 @@ use std::time::Duration;
 
 use super::Inner;
 use super::merging::Deletes;
-use crate::block::Ulid;
+use crate::block::{HINT_OUT_OF_ORDER, Ulid, new_ulid_after};
 use crate::budget::Budget;
-use crate::compact::write_block;
-use crate::error::{Error, Result};
+use crate::compact::write_block_as;
+use crate::error::Result;
 use crate::fs::{Clock, Task};
+use crate::head::OutOfOrderCut;
 use crate::model::TimeRange;
 use crate::wal::Durability;
 
@@ -45,11 +47,13 @@ pub(super) struct State {
     collect: bool,
     /// What was deleted since a rewrite of blocks began, if one is under way.
     pub(super) deletes: Option<Deletes>,
+    /// The head was cut, and what came out of order is to follow.
+    cut_late: bool,
 }
 
 impl Default for State {
     fn default() -> Self {
-        Self { shorten_to: None, collect: true, deletes: None }
+        Self { shorten_to: None, collect: true, cut_late: false, deletes: None }
     }
 }
 
@@ -95,6 +99,7 @@ impl Inner {
         let mut state = self.maintenance.lock();
         self.check_open()?;
         let mut done = Maintenance::default();
+        state.cut_late = true;
         // What comes after this moment is not flushed.
         let until = self.head.max_time();
         let result = self.round(&mut state, &mut done, |inner| {
@@ -117,8 +122,8 @@ impl Inner {
         done: &mut Maintenance,
         next: impl Fn(&Self) -> Option<TimeRange>,
     ) -> Result<()> {
-        let synced = self.head.log().map_or(Ok(()), |log| log.sync_if_due().map_err(Error::from));
-        let cut = self.cut_all(state, done, next);
+        let synced = self.head.sync_if_due();
+        let cut = self.cut_all(state, done, next).and_then(|()| self.cut_late(state, done));
         if self.is_closed() {
             return synced.and(cut);
         }
@@ -128,7 +133,8 @@ impl Inner {
             state.shorten_to = None;
         }
         if state.collect {
-            state.collect = self.head.collect().series_marked > 0;
+            let left = self.head.collect_out_of_order();
+            state.collect = self.head.collect().series_marked > 0 || left;
         }
         let reloaded = self.reload();
         synced.and(cut).and(shortened).and(reloaded.map(|dropped| done.dropped.extend(dropped)))
@@ -142,6 +148,53 @@ impl Inner {
     ) -> Result<()> {
         while let Some(range) = next(self).filter(|_| !self.is_closed()) {
             done.written.extend(self.cut(state, range)?);
+        }
+        Ok(())
+    }
+
+    /// Cuts what came out of order, if the head was cut: blocks beside those in order, each of one span.
+    fn cut_late(&self, state: &mut State, done: &mut Maintenance) -> Result<()> {
+        if !state.cut_late || self.is_closed() {
+            return Ok(());
+        }
+        let Some(cut) = self.head.cut_out_of_order()? else {
+            state.cut_late = false;
+            return Ok(());
+        };
+        let mut written = Vec::new();
+        if let Err(error) = self.write_late(&cut, &mut written) {
+            // All of them are written again the next time.
+            self.blocks.discard(&written);
+            return Err(error);
+        }
+        self.blocks.refresh()?;
+        state.cut_late = false;
+        state.collect = true;
+        done.written.extend(&written);
+        self.head.truncate_out_of_order(&cut)?;
+        tracing::info!(blocks = written.len(), "cut what came out of order");
+        Ok(())
+    }
+
+    /// A name for a block that comes after all others, and after those that are `written` and not served yet.
+    fn new_ulid(&self, written: &[Ulid]) -> Ulid {
+        let served = self.blocks.all();
+        let served = served.iter().map(|block| block.meta().ulid);
+        new_ulid_after(&self.env, served.chain(written.iter().copied()))
+    }
+
+    fn write_late(&self, cut: &OutOfOrderCut, written: &mut Vec<Ulid>) -> Result<()> {
+        let Some(span) = cut.span() else { return Ok(()) };
+        let duration = self.options.min_block_duration;
+        let mut start = span.min.div_euclid(duration).saturating_mul(duration);
+        while start <= span.max {
+            let end = start.saturating_add(duration);
+            let source = cut.head(TimeRange::new(start, end - 1));
+            let budget = Budget::unlimited();
+            let (span, hints) = (start..end, [HINT_OUT_OF_ORDER]);
+            let meta = write_block_as(self.new_ulid(written), &self.env, &self.dir, &source, span, &hints, &budget)?;
+            written.extend(meta.map(|meta| meta.ulid));
+            start = end;
         }
         Ok(())
     }
@@ -165,12 +218,14 @@ impl Inner {
         self.head.raise_floor(end);
         let source = self.head.range_head(range);
         let budget = Budget::unlimited();
-        let written = write_block(&self.env, &self.dir, &source, range.min..end, &[], &budget)?.map(|meta| meta.ulid);
+        let (ulid, span) = (self.new_ulid(&[]), range.min..end);
+        let written = write_block_as(ulid, &self.env, &self.dir, &source, span, &[], &budget)?.map(|meta| meta.ulid);
         drop(source);
         // Retention is for later: what is cut is served first, whatever it drops.
         self.blocks.refresh()?;
         state.collect |= self.head.truncate_memory(end).series_marked > 0;
         state.shorten_to = Some(end);
+        state.cut_late = true;
         if let Some(block) = written {
             tracing::info!(%block, min = range.min, max = range.max, "cut a block from the head");
         }
@@ -214,7 +269,7 @@ pub(super) fn spawn(inner: &Arc<Inner>) -> Result<Vec<Box<dyn Task>>> {
 fn step(weak: &Weak<Inner>, clock: &dyn Clock, interval: Duration, due: &mut Duration) -> bool {
     let Some(inner) = weak.upgrade().filter(|inner| !inner.is_closed()) else { return false };
     let result = if clock.monotonic() < *due {
-        inner.head.log().map_or(Ok(()), |log| log.sync_if_due().map_err(Into::into))
+        inner.head.sync_if_due()
     } else {
         *due = clock.monotonic() + interval;
         let mut done = Maintenance::default();

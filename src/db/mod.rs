@@ -4,6 +4,7 @@
 //! data/
 //!   lock          held by the one process that writes
 //!   wal/          the head's log
+//!   wbl/          the log of samples that came out of order
 //!   01M7Z…/       blocks
 //! ```
 //!
@@ -38,7 +39,7 @@ use parking_lot::Mutex;
 use crate::budget::Budget;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{Env, Lock, Task, Waiter, create_dir_durably};
-use crate::head::{Appender, Head, Replayed, WAL_DIR};
+use crate::head::{Appender, Head, Replayed, WAL_DIR, WBL_DIR};
 use crate::model::{Matcher, TimeRange};
 
 pub use blocks::{BlockGuard, Quarantined};
@@ -52,7 +53,6 @@ pub use status::{BlockStatus, Status};
 use blocks::Blocks;
 
 const LOCK_FILE: &str = "lock";
-const WBL_DIR: &str = "wbl";
 /// Where the head keeps what is on the disk.
 const HEAD_DIRS: [&str; 3] = [WAL_DIR, WBL_DIR, "chunks_head"];
 
@@ -70,8 +70,6 @@ struct Inner {
     blocks: Blocks,
     /// What reading the log back found.
     replayed: Replayed,
-    /// Samples in the log of out-of-order samples, which are not read yet.
-    unread_out_of_order: u64,
     /// What metrics cost in the blocks.
     usage: usage::UsageCache,
     /// Held while the head is cut, something is deleted, or what is served changes: one at a time, and not for long.
@@ -111,8 +109,12 @@ impl Db {
     /// # Errors
     /// As [`open`](Db::open).
     pub fn open_with(env: &Env, dir: &Path, options: Options) -> Result<Self> {
-        if options.out_of_order_window != 0 {
-            return Err(Error::new(ErrorKind::Unsupported, "not supported yet: an out-of-order window"));
+        if options.out_of_order_window != 0 && options.append_only {
+            let reason = "an append-only database takes no samples out of order";
+            return Err(Error::new(ErrorKind::InvalidInput, reason));
+        }
+        if options.out_of_order_window < 0 {
+            return Err(Error::new(ErrorKind::InvalidInput, "the out-of-order window is negative"));
         }
         if options.min_block_duration <= 0 {
             return Err(Error::new(ErrorKind::InvalidInput, "a block must span at least a millisecond"));
@@ -137,10 +139,6 @@ impl Db {
         for damage in &replayed.damage {
             tracing::warn!(%damage, "the log was damaged; what can be read of it is there");
         }
-        let unread_out_of_order = status::count_out_of_order(env, &dir.join(WBL_DIR))?;
-        if unread_out_of_order > 0 {
-            tracing::warn!(samples = unread_out_of_order, "out-of-order samples are not read yet");
-        }
         let inner = Arc::new(Inner {
             env: env.clone(),
             dir: dir.to_owned(),
@@ -148,7 +146,6 @@ impl Db {
             head,
             blocks,
             replayed,
-            unread_out_of_order,
             usage: usage::UsageCache::default(),
             maintenance: Mutex::default(),
             rewriting: Mutex::default(),
@@ -284,9 +281,9 @@ impl Db {
     /// What is here and how it is.
     #[must_use]
     pub fn status(&self) -> Status {
-        let Inner { env, dir, head, blocks, replayed, unread_out_of_order, last_errors, .. } = &*self.inner;
+        let Inner { env, dir, head, blocks, replayed, last_errors, .. } = &*self.inner;
         let maintenance_error = last_errors.lock().first();
-        Status { maintenance_error, ..Status::of(env, dir, head, blocks, replayed, *unread_out_of_order) }
+        Status { maintenance_error, ..Status::of(env, dir, head, blocks, replayed) }
     }
 
     /// Ends maintenance, makes everything durable, and gives the directory back. Nothing is lost without it: whatever

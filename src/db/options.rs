@@ -30,8 +30,8 @@ pub struct Options {
     pub wal_segment_size: u64,
     /// How far ahead of the clock a sample may be, in milliseconds; `None`: any time. 10 min.
     pub future_bound: Option<i64>,
-    /// How far behind the newest sample one may be and still be taken, in milliseconds: 0. Anything else is not
-    /// supported yet.
+    /// How far behind the newest sample of all one may be and still be taken when it is out of order in its series, in
+    /// milliseconds: 0. An append-only database has none.
     pub out_of_order_window: i64,
     /// The most series in the head; `None`: no limit.
     pub max_series: Option<u64>,
@@ -115,6 +115,7 @@ impl Options {
             float_encoding: self.float_encoding,
             start_timestamps: self.start_timestamps,
             histogram_start_timestamps: self.histogram_start_timestamps,
+            out_of_order_window: self.out_of_order_window,
         }
     }
 

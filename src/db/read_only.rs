@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::blocks::Blocks;
-use super::status::{self, Status};
+use super::status::Status;
 use super::{DbSource, WAL_DIR, WBL_DIR};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{DirEntry, Env};
@@ -21,7 +21,6 @@ pub struct ReadOnlyDb {
     head: Arc<Head>,
     blocks: Blocks,
     replayed: Replayed,
-    unread_out_of_order: u64,
 }
 
 impl std::fmt::Debug for ReadOnlyDb {
@@ -58,13 +57,14 @@ impl ReadOnlyDb {
         let floor = blocks.complete_until().unwrap_or(i64::MIN);
         let (head, mut replayed) = Head::open_read_only(env, dir, HeadOptions::default(), floor)?;
         // The owner may be about to write the rest.
-        let last = replayed.last_segment;
+        let (last, last_late) = (replayed.last_segment, replayed.last_out_of_order_segment);
+        let late = dir.join(WBL_DIR);
         replayed.damage.retain(|damage| {
+            let last = if damage.path.starts_with(&late) { last_late } else { last };
             let at_the_end = damage.at.in_log && Some(damage.at.segment) == last;
             !(at_the_end && matches!(damage.kind, DamageKind::TornEnd { .. }))
         });
-        let unread_out_of_order = status::count_out_of_order(env, &dir.join(WBL_DIR))?;
-        Ok(Self { env: env.clone(), dir: dir.to_owned(), head, blocks, replayed, unread_out_of_order })
+        Ok(Self { env: env.clone(), dir: dir.to_owned(), head, blocks, replayed })
     }
 
     /// The directory.
@@ -88,14 +88,14 @@ impl ReadOnlyDb {
     /// What is here and how it is.
     #[must_use]
     pub fn status(&self) -> Status {
-        Status::of(&self.env, &self.dir, &self.head, &self.blocks, &self.replayed, self.unread_out_of_order)
+        Status::of(&self.env, &self.dir, &self.head, &self.blocks, &self.replayed)
     }
 }
 
 /// The blocks, checkpoints and segments that are there.
 fn names(env: &Env, dir: &Path) -> Result<Vec<DirEntry>> {
     let mut names = Vec::new();
-    for dir in [dir.to_owned(), dir.join(WAL_DIR)] {
+    for dir in [dir.to_owned(), dir.join(WAL_DIR), dir.join(WBL_DIR)] {
         match env.fs.list(&dir) {
             Ok(entries) => names.extend(entries.into_iter().filter(|entry| !entry.name.contains(".tmp"))),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

@@ -7,7 +7,7 @@ use crate::block::{Block, Ulid};
 use crate::error::Result;
 use crate::head::Head;
 use crate::model::{Exemplar, Labels, Matcher, Metadata, TimeRange};
-use crate::query::{BlockSource, HeadSource, Merged, SelectRequest, SeriesSet, Source};
+use crate::query::{BlockSource, HeadSource, Merged, OutOfOrderSource, SelectRequest, SeriesSet, Source};
 
 /// The head and the blocks as they were at one moment, as one source. Cheap to clone; whoever has one keeps what it sees.
 #[derive(Clone)]
@@ -28,11 +28,14 @@ impl DbSource {
         // not at all would not be.
         let head = HeadSource::new(head.reader(TimeRange::ALL));
         let mut blocks: Vec<Arc<Block>> = blocks.all().to_vec();
-        // Which sample wins where two have the same time: the head's, then as blocks are merged.
+        // Which sample wins where two have the same time: what came in order to the head, then as blocks are merged, then
+        // what came out of order since.
         blocks.sort_by_key(|block| block.meta().precedence());
         let ulids = blocks.iter().map(|block| block.meta().ulid).collect();
+        let late = OutOfOrderSource::new(&head);
         let mut sources: Vec<Arc<dyn Source>> = vec![Arc::new(head)];
         sources.extend(blocks.into_iter().map(|block| Arc::new(BlockSource::new(block)) as Arc<dyn Source>));
+        sources.push(Arc::new(late));
         Self { merged: Merged::new(sources), blocks: ulids }
     }
 

@@ -12,6 +12,7 @@ use super::batch::{Batch, Buffers, Pending, RecordKind};
 use super::claim::{Claimant, Losers};
 use super::error::Refusal;
 use super::isolation::Ticket;
+use super::ooo::{Late, sort_late};
 use super::open::HistogramKind;
 use super::rules::ChunkRules;
 use super::series::{Applied, Header, SeriesState};
@@ -22,7 +23,7 @@ use crate::chunk::{Floats, Integers};
 use crate::error::Result;
 use crate::model::{
     CUSTOM_BUCKETS_SCHEMA, Exemplar, FloatHistogram, Histogram, Labels, LabelsIter, METRIC_NAME, Metadata, Native as _,
-    is_stale,
+    Sample, Value, is_stale,
 };
 
 /// What became of a commit's samples.
@@ -30,6 +31,8 @@ use crate::model::{
 pub struct Committed {
     /// Samples that are in the head now.
     pub appended: u64,
+    /// Those of them that came out of order.
+    pub out_of_order: u64,
     /// Samples that were there already, with the same value.
     pub same: u64,
     /// Samples that somebody else's commit, or an earlier one of the same, made impossible.
@@ -45,6 +48,8 @@ pub struct Appender {
     min_valid: i64,
     /// Whether `min_valid` is still to be learnt from the first sample, since the head is empty.
     unbounded: bool,
+    /// Samples before this are not taken out of order either; `i64::MAX`: none is.
+    min_late: i64,
     /// Samples after this are refused.
     max_valid: i64,
     trail: Trail,
@@ -66,6 +71,7 @@ impl Head {
             id,
             min_valid: min_valid.unwrap_or(i64::MIN),
             unbounded: min_valid.is_none(),
+            min_late: self.window_start(),
             max_valid: self.options.future_bound.map_or(i64::MAX, |bound| now.saturating_add(bound)),
             trail: Trail::default(),
             starts: self.options.start_timestamps,
@@ -142,10 +148,23 @@ impl Appender {
         t: i64,
         v: f64,
     ) -> Result<SeriesRef> {
-        self.check_time(t)?;
+        if self.check_time(t)? == Order::Late {
+            return self.append_late(reference, packed, Sample { t, st: self.kept(st), value: Value::Float(v) });
+        }
         let (series_ref, series) = self.head.resolve(reference, packed, &mut self.trail)?;
-        if !series.is_newer(t) && series.lock().check_float(&series, t, v)? == Applied::Same {
-            return Ok(series_ref);
+        if !series.is_newer(t) {
+            let outcome = series.lock().check_float(&series, t, v);
+            match outcome {
+                Ok(Applied::Same) => return Ok(series_ref),
+                Ok(_) => {}
+                Err(refusal) => {
+                    return self.append_refused(
+                        series_ref,
+                        refusal,
+                        Sample { t, st: self.kept(st), value: Value::Float(v) },
+                    );
+                }
+            }
         }
         let reference = series.reference();
         if !self.buffers.kinds.is_empty() {
@@ -291,11 +310,26 @@ impl Appender {
         t: i64,
         mut histogram: K::Histogram,
     ) -> Result<SeriesRef> {
-        self.check_time(t)?;
+        let order = self.check_time(t)?;
         histogram.prepare().map_err(|error| Refusal::Histogram(error.to_string()))?;
+        if order == Order::Late {
+            return self.append_late(
+                reference,
+                packed,
+                Sample { t, st: self.kept(st), value: K::into_value(histogram) },
+            );
+        }
         let (series_ref, series) = self.head.resolve(reference, packed, &mut self.trail)?;
-        if !series.is_newer(t) && series.lock().check_histogram::<K>(&series, t, &histogram)? == Applied::Same {
-            return Ok(series_ref);
+        if !series.is_newer(t) {
+            let outcome = series.lock().check_histogram::<K>(&series, t, &histogram);
+            match outcome {
+                Ok(Applied::Same) => return Ok(series_ref),
+                Ok(_) => {}
+                Err(refusal) => {
+                    let sample = Sample { t, st: self.kept(st), value: K::into_value(histogram) };
+                    return self.append_refused(series_ref, refusal, sample);
+                }
+            }
         }
         let reference = series.reference();
         let record = K::record(histogram.parts().schema == CUSTOM_BUCKETS_SCHEMA);
@@ -370,50 +404,94 @@ impl Appender {
     }
 
     #[inline]
-    fn check_time(&mut self, t: i64) -> Result<(), Refusal> {
-        if t < self.min_valid || t > self.max_valid || self.unbounded { self.check_odd_time(t) } else { Ok(()) }
+    fn check_time(&mut self, t: i64) -> Result<Order, Refusal> {
+        if t < self.min_valid || t > self.max_valid || self.unbounded { self.check_odd_time(t) } else { Ok(Order::In) }
     }
 
     #[cold]
-    fn check_odd_time(&mut self, t: i64) -> Result<(), Refusal> {
+    fn check_odd_time(&mut self, t: i64) -> Result<Order, Refusal> {
         if t > self.max_valid {
             return Err(Refusal::TooFarAhead { t, now: self.head.env.clock.now_ms() });
         }
         if self.unbounded {
             self.unbounded = false;
             self.min_valid = t.saturating_sub(self.head.options.chunk_range / 2);
+            let window = self.head.options.out_of_order_window;
+            self.min_late = if window > 0 { t.saturating_sub(window) } else { i64::MAX };
         }
-        if t < self.min_valid {
-            return Err(Refusal::TooOld { t, oldest: self.min_valid });
+        if t >= self.min_valid {
+            return Ok(Order::In);
         }
-        Ok(())
+        match self.min_late {
+            i64::MAX => Err(Refusal::TooOld { t, oldest: self.min_valid }),
+            oldest if t < oldest => Err(Refusal::BeforeWindow { t, oldest }),
+            _ => Ok(Order::Late),
+        }
+    }
+
+    /// The start timestamp, if they are kept.
+    fn kept(&self, st: i64) -> i64 {
+        if self.starts { st } else { 0 }
+    }
+
+    /// Takes a sample out of order that the series refused, if that is why and the window has it.
+    #[cold]
+    fn append_refused(&mut self, series: SeriesRef, refusal: Refusal, sample: Sample) -> Result<SeriesRef> {
+        let t = sample.t;
+        match (refusal, self.min_late) {
+            (refusal @ Refusal::OutOfOrder { .. }, i64::MAX) => Err(refusal.into()),
+            (Refusal::OutOfOrder { .. }, oldest) if t < oldest => Err(Refusal::BeforeWindow { t, oldest }.into()),
+            (Refusal::OutOfOrder { .. }, _) => self.append_late(Some(series), &[], sample),
+            (refusal, _) => Err(refusal.into()),
+        }
+    }
+
+    /// Takes a sample out of order.
+    #[cold]
+    fn append_late(&mut self, reference: Option<SeriesRef>, packed: &[u8], mut sample: Sample) -> Result<SeriesRef> {
+        let (series_ref, series) = self.head.resolve(reference, packed, &mut self.trail)?;
+        if let Value::Float(v) = sample.value
+            && is_stale(v)
+        {
+            sample.value = series.lock().stale_of_its_kind(v);
+        }
+        if self.head.check_late(series_ref.id(), &series, &sample)? != Applied::Same {
+            let reference = series.reference();
+            self.buffers.late.push(Late { series: series_ref, reference, sample });
+        }
+        Ok(series_ref)
     }
 
     /// Samples that wait for the commit.
     #[must_use]
     pub fn pending(&self) -> usize {
-        self.buffers.batches().map(Batch::samples).sum()
+        self.buffers.batches().map(Batch::samples).sum::<usize>() + self.buffers.late.len()
     }
 
     /// Writes everything to the log, then makes it visible: all of it at once.
     ///
+    /// Samples out of order go to a log of their own, after the others.
+    ///
     /// # Errors
-    /// `Full`, `Io`: nothing was written and nothing will be visible; a later commit may succeed.
+    /// `Full`, `Io`: nothing was written and nothing will be visible; a later commit may succeed. If it is the log of
+    /// out-of-order samples that fails, what came in order is there; to commit all of it again does no harm.
     pub fn commit(mut self) -> Result<Committed> {
-        if self.buffers.batches().all(Batch::is_empty) {
+        if self.buffers.is_empty() {
             return Ok(Committed::default());
         }
         let head = Arc::clone(&self.head);
-        let Some(log) = &head.log else { return Ok(self.apply()) };
+        if head.log.is_none() && self.min_late == i64::MAX {
+            return Ok(self.apply(&[]).0);
+        }
         let claimant = Claimant::new(self.id);
         let mut losers = Losers::default();
         if !head.claim(&self.buffers, claimant) {
-            losers = head.take_out_losers(&mut self.buffers);
+            losers = head.take_out_losers(&mut self.buffers, self.min_late);
         }
-        // The losers may have been all of it.
-        let empty = self.buffers.batches().all(Batch::is_empty);
-        let logged = if empty { Ok(()) } else { log.commit(&self.buffers.encode()) };
-        let committed = logged.map(|()| self.apply());
+        let mut late = std::mem::take(&mut self.buffers.late);
+        sort_late(&mut late);
+        let committed = self.write(&late);
+        self.buffers.late = late;
         head.release(&self.buffers, &losers, claimant);
         let mut committed = committed?;
         committed.same += losers.same;
@@ -422,13 +500,29 @@ impl Appender {
         Ok(committed)
     }
 
+    /// Writes what is left of the commit, whose series are claimed, to the logs, and applies it.
+    fn write(&mut self, late: &[Late]) -> Result<Committed> {
+        let head = Arc::clone(&self.head);
+        // The losers may have been all of it. Series whose samples are late have their records in the log itself.
+        let empty = self.buffers.batches().all(Batch::is_empty);
+        if let Some(log) = head.log.as_ref().filter(|_| !empty || !late.is_empty()) {
+            log.commit(&self.buffers.encode())?;
+        }
+        let (committed, written) = self.apply(late);
+        written.map(|()| committed)
+    }
+
     /// Forgets everything. Series that were created stay until they are collected.
     pub fn rollback(self) {
         drop(self);
     }
 
-    fn apply(&mut self) -> Committed {
+    /// Applies what is in the log; writes what came out of order to its own, and applies it if that went well.
+    fn apply(&mut self, late: &[Late]) -> (Committed, Result<()>) {
         let head = &*self.head;
+        // A cut waits for commits that are being applied, so what can be written before is.
+        let _gate = (!late.is_empty()).then(|| head.enter());
+        let first = (!late.is_empty()).then(|| head.log_late(late)).transpose();
         let mut commit = Commit::begin(head);
         for batch in self.buffers.batches() {
             for (&Pending { series, t, value, .. }, st) in batch.floats.iter() {
@@ -458,18 +552,34 @@ impl Appender {
                 }
             }
         }
-        commit.end()
+        let written = first.and_then(|mut round| {
+            while let Some((next, rest)) = round {
+                commit.apply_late(next);
+                round = (!rest.is_empty()).then(|| head.log_late(rest)).transpose()?;
+            }
+            Ok(())
+        });
+        (commit.end(), written)
     }
 }
 
+/// Where a sample stands among the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// After what may be cut next.
+    In,
+    /// Before it, and in the out-of-order window.
+    Late,
+}
+
 /// A commit that is being applied.
-struct Commit<'a> {
-    head: &'a Head,
-    ticket: Ticket,
+pub(super) struct Commit<'a> {
+    pub(super) head: &'a Head,
+    pub(super) ticket: Ticket,
     floor: i64,
     rules: ChunkRules,
     locked: Locked<'a, Header, SeriesState>,
-    committed: Committed,
+    pub(super) committed: Committed,
     chunks: u64,
     min: i64,
     max: i64,
@@ -523,8 +633,21 @@ impl<'a> Commit<'a> {
         }
     }
 
+    /// Calls `change` while the series is locked; `None` if it is gone.
+    pub(super) fn with_series<R>(&mut self, reference: SeriesRef, change: impl FnOnce(&Header) -> R) -> Option<R> {
+        let series = self.head.slots.get(reference.id())?;
+        let state = self.locked.body(&series);
+        if series.tag() != reference.tag() {
+            if series.tag() & !1 != reference.tag() {
+                return None;
+            }
+            series.revive(state);
+        }
+        Some(change(&series))
+    }
+
     /// Others may lock series now.
-    fn unlock(&mut self) {
+    pub(super) fn unlock(&mut self) {
         self.locked = Locked::default();
     }
 

@@ -5,6 +5,7 @@
 
 use super::SeriesRef;
 use super::column::Column;
+use super::ooo::Late;
 use crate::codec::FixedMap;
 use crate::model::{Exemplar, FloatHistogram, Histogram, Metadata};
 use crate::wal::record::{
@@ -49,6 +50,8 @@ pub(super) struct Buffers {
     pub(super) done: Vec<Batch>,
     /// The batch that grows.
     pub(super) batch: Batch,
+    /// Samples out of order.
+    pub(super) late: Vec<Late>,
     /// The kinds of the series in it that have histograms.
     pub(super) kinds: FixedMap<SeriesRef, RecordKind>,
     /// Encoded records, one behind the other, and where each ends.
@@ -93,6 +96,10 @@ impl Buffers {
         const LARGEST: usize = 1 << 16;
         self.done.clear();
         self.kinds.clear();
+        self.late.clear();
+        if self.late.capacity() > LARGEST {
+            self.late = Vec::new();
+        }
         if self.batch.samples() > LARGEST || self.batch.exemplars.len() > LARGEST {
             self.batch = Batch::default();
         }
@@ -100,6 +107,11 @@ impl Buffers {
         if self.records.capacity() > LARGEST * 16 {
             self.records = Vec::new();
         }
+    }
+
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.late.is_empty() && self.batches().all(Batch::is_empty)
     }
 
     /// All batches in order.

@@ -9,12 +9,18 @@
 //! A commit that meets a claim lets go of its own, takes the head's one permit to wait, and claims again, keeping what it
 //! gets: whoever claims without the permit never waits, so nobody waits in a circle.
 
+use std::sync::atomic::Ordering::Acquire;
 use std::time::Duration;
 
 use super::batch::{Batch, Buffers, Pending};
+use super::error::Refusal;
+use super::ooo::Late;
+use super::open::HistogramKind as _;
 use super::series::{Applied, Series};
 use super::{Head, SeriesRef};
 use crate::chunk::{Floats, Integers};
+use crate::codec::FixedMap;
+use crate::model::{Sample, Value};
 
 /// Whose claim it is: what of an appender's number fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +35,17 @@ impl Claimant {
     pub(super) fn number(self) -> u32 {
         self.0
     }
+}
+
+/// What became of an attempt to claim a series.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// It is this commit's now.
+    New,
+    /// It was before.
+    Again,
+    /// Another commit has it.
+    Others,
 }
 
 impl Batch {
@@ -60,13 +77,26 @@ impl Head {
 
     /// Claims until it meets another's claim: then there is no answer.
     fn try_claim(&self, buffers: &Buffers, claimant: Claimant) -> Option<bool> {
+        // Below this, more than the series' newest sample is to be asked.
+        let from = self.floor.load(Acquire).max(self.out_of_order.ahead().saturating_add(1));
+        let with_window = self.options.out_of_order_window > 0;
         let mut newer = true;
         for (reference, t) in buffers.batches().flat_map(Batch::keys) {
             let Some(series) = self.slots.get(reference.id()) else { continue };
-            if !series.claim(claimant) {
+            match series.claim(claimant) {
+                Claim::Others => return None,
+                // A series that comes again: one of its samples may be out of order after another.
+                Claim::Again => newer &= !with_window,
+                Claim::New => {}
+            }
+            newer &= series.is_newer(t) && t >= from;
+        }
+        for late in &buffers.late {
+            if let Some(series) = self.slots.get(late.series.id())
+                && series.claim(claimant) == Claim::Others
+            {
                 return None;
             }
-            newer &= series.is_newer(t);
         }
         Some(newer)
     }
@@ -74,6 +104,7 @@ impl Head {
     /// Gives back whatever series of the commit are claimed.
     pub(super) fn release(&self, buffers: &Buffers, losers: &Losers, claimant: Claimant) {
         let kept = buffers.batches().flat_map(Batch::keys).map(|(series, _)| series);
+        let kept = kept.chain(buffers.late.iter().map(|late| late.series));
         for reference in kept.chain(losers.series.iter().copied()) {
             if let Some(series) = self.slots.get(reference.id()) {
                 series.release(claimant);
@@ -81,32 +112,66 @@ impl Head {
         }
     }
 
-    /// Takes out what no longer fits since it was appended.
-    pub(super) fn take_out_losers(&self, buffers: &mut Buffers) -> Losers {
+    /// Takes out what no longer fits since it was appended. What is out of order now, and not before `min_late`, goes to
+    /// the samples that are.
+    pub(super) fn take_out_losers(&self, buffers: &mut Buffers, min_late: i64) -> Losers {
         let mut losers = Losers::default();
-        let mut keep = |reference: SeriesRef, check: &dyn Fn(&Series<'_>) -> Option<Applied>| {
-            match self.slots.get(reference.id()).and_then(|slot| check(&slot)) {
-                Some(Applied::Same) => losers.same += 1,
-                Some(_) => return true,
-                None => losers.lost += 1,
+        let mut late = std::mem::take(&mut buffers.late);
+        // Samples of this commit are not in memory yet.
+        let mut newest: FixedMap<SeriesRef, i64> = FixedMap::default();
+        let floor = self.floor.load(Acquire);
+        let mut keep = |reference: SeriesRef, number: u64, t: i64, check: Check<'_>, sample: &dyn Fn() -> Sample| {
+            let Some(slot) = self.slots.get(reference.id()) else { return true };
+            let own = newest.entry(reference).or_insert_with(|| self.out_of_order.newest(reference.id()));
+            let outcome = match check(&slot) {
+                Ok(Applied::Same) => Ok(Applied::Same),
+                Ok(_) if t > *own && t >= floor => {
+                    *own = t;
+                    return true;
+                }
+                Ok(_) | Err(Refusal::OutOfOrder { .. }) if t >= min_late => {
+                    let sample = sample();
+                    let fits = self.check_late(reference.id(), &slot, &sample);
+                    if matches!(fits, Ok(Applied::Appended)) {
+                        late.push(Late { series: reference, reference: number, sample });
+                        return false;
+                    }
+                    fits
+                }
+                // Without a window it is found out when it is applied.
+                Ok(_) => return min_late == i64::MAX,
+                refused => refused,
+            };
+            match outcome {
+                Ok(_) => losers.same += 1,
+                Err(_) => losers.lost += 1,
             }
             losers.series.push(reference);
             false
         };
         for batch in buffers.batches_mut() {
-            batch.floats.retain(|Pending { series, t, value, .. }, _| {
-                keep(*series, &|slot| slot.lock().check_float(slot, *t, *value).ok())
+            batch.floats.retain(|Pending { series, t, value, reference }, st| {
+                let check: Check<'_> = &|slot| slot.lock().check_float(slot, *t, *value);
+                keep(*series, *reference, *t, check, &|| Sample { t: *t, st, value: Value::Float(*value) })
             });
-            batch.histograms.retain(|Pending { series, t, value, .. }, _| {
-                keep(*series, &|slot| slot.lock().check_histogram::<Integers>(slot, *t, value).ok())
+            batch.histograms.retain(|Pending { series, t, value, reference }, st| {
+                let check: Check<'_> = &|slot| slot.lock().check_histogram::<Integers>(slot, *t, value);
+                let sample = || Sample { t: *t, st, value: Integers::into_value(value.clone()) };
+                keep(*series, *reference, *t, check, &sample)
             });
-            batch.float_histograms.retain(|Pending { series, t, value, .. }, _| {
-                keep(*series, &|slot| slot.lock().check_histogram::<Floats>(slot, *t, value).ok())
+            batch.float_histograms.retain(|Pending { series, t, value, reference }, st| {
+                let check: Check<'_> = &|slot| slot.lock().check_histogram::<Floats>(slot, *t, value);
+                let sample = || Sample { t: *t, st, value: Floats::into_value(value.clone()) };
+                keep(*series, *reference, *t, check, &sample)
             });
         }
+        buffers.late = late;
         losers
     }
 }
+
+/// Asks a series whether a sample fits.
+type Check<'a> = &'a dyn Fn(&Series<'_>) -> Result<Applied, Refusal>;
 
 /// Samples that a commit takes out.
 #[derive(Debug, Default)]

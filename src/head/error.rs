@@ -27,6 +27,14 @@ pub enum Refusal {
         /// The first millisecond that can be written.
         oldest: i64,
     },
+    /// The series has a newer sample, and this one is too far behind the newest of all to be taken out of order.
+    #[error("too old sample: {t} is before {oldest}, where the out-of-order window begins")]
+    BeforeWindow {
+        /// The sample's time.
+        t: i64,
+        /// The first millisecond in the window.
+        oldest: i64,
+    },
     /// The sample is from the future.
     #[error("sample at {t} is too far in the future: the clock says {now}")]
     TooFarAhead {
@@ -63,7 +71,7 @@ impl From<Refusal> for Error {
         let kind = match refusal {
             Refusal::Duplicate { .. } => ErrorKind::Duplicate,
             Refusal::OutOfOrder { .. } => ErrorKind::OutOfOrder,
-            Refusal::TooOld { .. } => ErrorKind::TooOld,
+            Refusal::TooOld { .. } | Refusal::BeforeWindow { .. } => ErrorKind::TooOld,
             Refusal::TooFarAhead { .. } => ErrorKind::TooFarAhead,
             Refusal::SeriesLimit { .. } => ErrorKind::LimitExceeded,
             Refusal::NoLabels | Refusal::UnknownSeries | Refusal::ExemplarTooLong { .. } | Refusal::Histogram(_) => {

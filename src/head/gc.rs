@@ -76,6 +76,8 @@ impl Head {
             let Some(series) = self.slots.get(id) else { continue };
             let state = series.lock();
             let own = state.oldest().map(|oldest| TimeRange::new(oldest, series.newest()));
+            let own = own.into_iter().chain(self.out_of_order_span_of(id));
+            let own = own.reduce(|a, b| TimeRange::new(a.min.min(b.min), a.max.max(b.max)));
             if let Some(range) = own.and_then(|own| own.intersect(&range)) {
                 deleted.push((id, RefTombstone { reference: series.reference(), range }));
             }
@@ -91,6 +93,7 @@ impl Head {
         for (id, RefTombstone { range, .. }) in &deleted {
             self.tombstones.add(*id, *range);
         }
+        self.delete_late(&deleted)?;
         Ok(deleted.len() as u64)
     }
 
@@ -110,7 +113,7 @@ impl Head {
             collected.chunks += state.drop_before(&series, t) as u64;
             match state.oldest() {
                 Some(first) => oldest = oldest.min(first),
-                None if series.tag() & 1 == 0 => {
+                None if series.tag() & 1 == 0 && !self.out_of_order.has(id) => {
                     series.mark_dying(&mut state);
                     ids.push(id);
                 }
@@ -197,7 +200,8 @@ impl Head {
                 let hash = xxh64(series.lock().labels().to_labels(&mut buffer).as_packed(), 0);
                 let mut shard = self.map.shard(hash);
                 let mut state = series.lock();
-                if series.tag() & 1 == 1 && state.is_empty() && !state.labels().is_empty() {
+                let is_empty = state.is_empty() && !self.out_of_order.has(id);
+                if series.tag() & 1 == 1 && is_empty && !state.labels().is_empty() {
                     shard.remove(hash, id);
                     references.push((series.reference(), series.newest()));
                     gone.push(SeriesRef::new(id, series.tag() & !1));

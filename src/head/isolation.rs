@@ -26,7 +26,8 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    fn sees(&self, commit: u64) -> bool {
+    /// Whether the commit's samples are seen.
+    pub(super) fn sees(&self, commit: u64) -> bool {
         commit <= self.last && self.open.binary_search(&commit).is_err()
     }
 
@@ -52,6 +53,16 @@ pub(super) struct Ticket {
 impl Ticket {
     /// For replay: nobody reads yet.
     pub(super) const REPLAY: Self = Self { id: 0, low: 1, newest_read: 0, oldest_open: 0 };
+
+    /// The commit's number.
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Commits below this are seen by every reader there is and will be.
+    pub(super) fn low(&self) -> u64 {
+        self.low
+    }
 
     /// Whether no reader can tell these two commits apart, now or later: open readers see neither, later ones both.
     fn are_one(&self, a: u64, b: u64) -> bool {
@@ -103,6 +114,14 @@ impl Isolation {
     /// The commit is applied: readers from now on see it.
     pub(super) fn end_commit(&self, ticket: Ticket) {
         self.state.lock().open_commits.retain(|commit| *commit != ticket.id);
+    }
+
+    /// Commits below this are seen by every reader there is and will be.
+    pub(super) fn low(&self) -> u64 {
+        let state = self.state.lock();
+        let next = state.last_commit.saturating_add(1);
+        let low = state.open_commits.first().copied().unwrap_or(next);
+        state.readers.iter().fold(low, |low, reader| low.min(reader.snapshot.low()))
     }
 
     /// The number of the last commit that began.
@@ -157,6 +176,11 @@ impl Isolation {
     /// Whether all appenders that were open at `stamp` are closed.
     pub(super) fn appenders_passed(&self, stamp: u64) -> bool {
         self.state.lock().appenders.iter().all(|id| *id > stamp)
+    }
+
+    /// Whether all readers that were open at `stamp` are closed.
+    pub(super) fn readers_passed(&self, stamp: u64) -> bool {
+        self.state.lock().readers.iter().all(|reader| reader.id > stamp)
     }
 
     /// Whether all readers and appenders that were open at `stamp` are closed.

@@ -35,6 +35,7 @@ mod isolation;
 mod label_index;
 pub(crate) mod mapped;
 mod metadata;
+mod ooo;
 mod open;
 mod page_labels;
 mod postings;
@@ -67,6 +68,7 @@ use crate::wal::{Log, LogOptions, repair};
 pub use appender::{Appender, Committed};
 pub use error::Refusal;
 pub use gc::Collected;
+pub use ooo::{OutOfOrderChunk, OutOfOrderCut, OutOfOrderHead};
 pub use range_head::RangeHead;
 pub use reader::HeadReader;
 pub use replay::Replayed;
@@ -79,6 +81,7 @@ use exemplars::Exemplars;
 use isolation::Isolation;
 use label_index::LabelIndex;
 use metadata::MetricMetadata;
+use ooo::OutOfOrderTable;
 use series::{Header, Series, SeriesState};
 use series_map::SeriesMap;
 use slab::Slab;
@@ -87,6 +90,8 @@ use trail::Trail;
 
 /// The log's directory in a data directory.
 pub(crate) const WAL_DIR: &str = "wal";
+/// The directory of the log of out-of-order samples.
+pub(crate) const WBL_DIR: &str = "wbl";
 
 /// What a head may hold and take.
 #[derive(Debug, Clone, Copy)]
@@ -106,6 +111,8 @@ pub struct HeadOptions {
     /// Whether histograms go into the encodings that have a place for start timestamps. No: then those of histograms are
     /// in the log alone.
     pub histogram_start_timestamps: bool,
+    /// How far behind the newest sample of all one may be and still be taken out of order, in milliseconds. 0: none is.
+    pub out_of_order_window: i64,
 }
 
 impl Default for HeadOptions {
@@ -118,6 +125,7 @@ impl Default for HeadOptions {
             float_encoding: FloatEncoding::Xor,
             start_timestamps: false,
             histogram_start_timestamps: false,
+            out_of_order_window: 0,
         }
     }
 }
@@ -165,6 +173,7 @@ pub struct Head {
     /// Numbers in the log that no series has any more, but whose records may still stand there.
     gone: Mutex<FixedMap<u64, checkpoint::Gone>>,
     tombstones: HeadTombstones,
+    out_of_order: OutOfOrderTable,
     exemplars: Exemplars,
     metadata: MetricMetadata,
     /// How far the log was shortened; held by who does.
@@ -220,7 +229,8 @@ impl Head {
             marked: Mutex::default(),
             gone: Mutex::default(),
             tombstones: HeadTombstones::default(),
-            exemplars: Exemplars::new(options.max_exemplars, 0),
+            out_of_order: OutOfOrderTable::default(),
+            exemplars: Exemplars::new(options.max_exemplars, options.out_of_order_window),
             metadata: MetricMetadata::default(),
             log_truncated: Mutex::new(i64::MIN),
             counters: Counters::default(),
@@ -248,6 +258,12 @@ impl Head {
         let replayed = head.replay(env, dir)?;
         repair(env, &wal, &replayed.damage)?;
         head.log = Some(Log::open(env, &wal, log)?);
+        // What is in there is to go some day, even if the window is closed now.
+        let wbl = dir.join(WBL_DIR);
+        if options.out_of_order_window > 0 || env.fs.stat(&wbl)?.is_some() {
+            repair(env, &wbl, &[])?;
+            head.out_of_order.log = Some(Log::open(env, &wbl, log)?);
+        }
         Ok((Arc::new(head), replayed))
     }
 
@@ -268,10 +284,19 @@ impl Head {
     /// # Errors
     /// `Io`, `Full`.
     pub fn close(&self) -> Result<()> {
-        if let Some(log) = &self.log {
-            log.close()?;
-        }
-        Ok(())
+        let closed = self.log.as_ref().map_or(Ok(()), Log::close);
+        let late = self.out_of_order.log.as_ref().map_or(Ok(()), Log::close);
+        Ok(closed.and(late)?)
+    }
+
+    /// Makes durable what was committed and is older than was promised, in all logs.
+    ///
+    /// # Errors
+    /// `Io`: the log takes no more commits.
+    pub fn sync_if_due(&self) -> Result<()> {
+        let synced = self.log.as_ref().map_or(Ok(()), Log::sync_if_due);
+        let late = self.out_of_order.log.as_ref().map_or(Ok(()), Log::sync_if_due);
+        Ok(synced.and(late)?)
     }
 
     /// The oldest sample's time, in milliseconds; `None` if there is no sample.
@@ -391,6 +416,18 @@ impl Head {
         // What may be cut into a block next must not change any more.
         let window = self.max_time().map(|newest| newest.saturating_sub(self.options.chunk_range / 2));
         window.map(|window| window.max(floor)).or((floor > i64::MIN).then_some(floor))
+    }
+
+    /// Samples before this cannot be appended out of order either by an appender that begins now; `i64::MAX`: none can.
+    fn window_start(&self) -> i64 {
+        let window = self.options.out_of_order_window;
+        if window <= 0 {
+            return i64::MAX;
+        }
+        // After a restart it may be that blocks have everything.
+        let in_blocks = Some(self.floor.load(Ordering::Acquire)).filter(|floor| *floor > i64::MIN).map(|t| t - 1);
+        let newest = self.max_time().max(in_blocks);
+        newest.map_or(i64::MAX, |newest| newest.saturating_sub(window))
     }
 
     /// Widens the head's span to what was appended.

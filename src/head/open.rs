@@ -60,6 +60,8 @@ pub(super) trait HistogramKind: Kind {
     fn into_open(open: Box<OpenHistogram<Self>>) -> Open;
     /// The histogram of a sample, if it is of this kind.
     fn in_sample(sample: &Sample) -> Option<&Self::Histogram>;
+    /// The histogram as a value.
+    fn into_value(histogram: Self::Histogram) -> Value;
     /// The list that it waits in for its commit.
     fn pending(batch: &mut Batch) -> &mut Column<Self::Histogram>;
     /// The record that it goes into, with buckets of its own bounds or not.
@@ -86,6 +88,10 @@ impl HistogramKind for Integers {
         if let Value::Histogram(histogram) = &sample.value { Some(histogram) } else { None }
     }
 
+    fn into_value(histogram: Histogram) -> Value {
+        Value::Histogram(Box::new(histogram))
+    }
+
     fn pending(batch: &mut Batch) -> &mut Column<Histogram> {
         &mut batch.histograms
     }
@@ -106,6 +112,10 @@ impl HistogramKind for Floats {
 
     fn in_sample(sample: &Sample) -> Option<&FloatHistogram> {
         if let Value::FloatHistogram(histogram) = &sample.value { Some(histogram) } else { None }
+    }
+
+    fn into_value(histogram: FloatHistogram) -> Value {
+        Value::FloatHistogram(Box::new(histogram))
     }
 
     fn pending(batch: &mut Batch) -> &mut Column<FloatHistogram> {
@@ -149,6 +159,12 @@ impl Open {
     pub(super) fn last(&self) -> Option<Sample> {
         let chunk = self.copy()?;
         samples(chunk.encoding, &chunk.data).last()?.ok()
+    }
+
+    /// The sample at `t`, decoded from the start.
+    pub(super) fn at(&self, t: i64) -> Option<Sample> {
+        let chunk = self.copy()?;
+        samples(chunk.encoding, &chunk.data).map_while(Result::ok).find(|sample| sample.t >= t).filter(|it| it.t == t)
     }
 
     /// Bytes beside the value itself.

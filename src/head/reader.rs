@@ -38,6 +38,14 @@ impl Drop for HeadReader {
 }
 
 impl HeadReader {
+    pub(super) fn head(&self) -> &Head {
+        &self.head
+    }
+
+    pub(super) fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
     /// The span of time that it looks at.
     #[must_use]
     pub fn range(&self) -> TimeRange {

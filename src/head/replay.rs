@@ -26,7 +26,7 @@ use super::isolation::Ticket;
 use super::rules::{ChunkRules, HistogramStarts};
 use super::series::{Applied, Header, SeriesState};
 use super::slab::{Locked, PAGE};
-use super::{Head, SeriesRef, WAL_DIR};
+use super::{Head, SeriesRef, WAL_DIR, WBL_DIR};
 use crate::chunk::{Floats, Integers};
 use crate::codec::FixedMap;
 use crate::error::Result;
@@ -55,9 +55,13 @@ pub struct Replayed {
     pub samples_skipped: u64,
     /// Samples, deletions and others whose series record is not there.
     pub unknown_series: u64,
+    /// Samples out of order that are in memory now.
+    pub out_of_order: u64,
     /// The last segment that was read.
     pub last_segment: Option<u64>,
-    /// What is wrong with the log.
+    /// The last segment of the log of out-of-order samples.
+    pub last_out_of_order_segment: Option<u64>,
+    /// What is wrong with the logs.
     pub damage: Vec<Damage>,
 }
 
@@ -166,7 +170,7 @@ impl Default for Tally {
 }
 
 impl Head {
-    /// Reads the log of the data directory `dir` into this head, which is empty and nobody else's yet.
+    /// Reads the logs of the data directory `dir` into this head, which is empty and nobody else's yet.
     pub(super) fn replay(&self, env: &Env, dir: &Path) -> Result<Replayed> {
         let mut reader = LogReader::open(&env.fs, &dir.join(WAL_DIR))?;
         let mut rules = self.options.replay_rules();
@@ -217,12 +221,13 @@ impl Head {
         let last = replayed.last_segment.unwrap_or(0);
         let newest = |series: SeriesRef| self.known(series).map_or(i64::MIN, |slot| slot.newest());
         let second = references.second.iter().map(|(reference, series)| (*reference, newest(*series), Some(*series)));
-        let evicted = references.evicted.into_iter().map(|(reference, newest)| (reference, newest, None));
+        let evicted = references.evicted.iter().map(|(reference, newest)| (*reference, *newest, None));
         let gone = second.chain(evicted);
         let gone = gone.map(|(reference, newest, series)| (reference, Gone { segment: last, newest, series }));
         self.gone.lock().extend(gone);
-        replayed.series = self.series_count();
         replayed.damage = reader.finish();
+        self.replay_late(env, &dir.join(WBL_DIR), &|reference| references.get(reference), &mut replayed)?;
+        replayed.series = self.series_count();
         Ok(replayed)
     }
 

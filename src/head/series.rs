@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
 
-use super::claim::Claimant;
+use super::claim::{Claim, Claimant};
 use super::cut::range_end;
 use super::error::Refusal;
 use super::isolation::{History, Snapshot, Ticket};
@@ -175,11 +175,14 @@ impl Header {
         page.take(slot)
     }
 
-    /// Claims the series for a commit; whether it has it now.
+    /// Claims the series for a commit.
     #[inline]
-    pub(super) fn claim(&self, claimant: Claimant) -> bool {
-        let claimed = self.claim.compare_exchange(0, claimant.number(), AcqRel, Acquire);
-        claimed.is_ok() || claimed == Err(claimant.number())
+    pub(super) fn claim(&self, claimant: Claimant) -> Claim {
+        match self.claim.compare_exchange(0, claimant.number(), AcqRel, Acquire) {
+            Ok(_) => Claim::New,
+            Err(holder) if holder == claimant.number() => Claim::Again,
+            Err(_) => Claim::Others,
+        }
     }
 
     /// Gives the claim back, if it is this commit's.
@@ -360,6 +363,21 @@ impl SeriesState {
                 Some((TimeRange::new(self.open_since, series.newest()), self.open.copy()?))
             }
             None => None,
+        }
+    }
+
+    /// The sample at `t` that came in order, if it is in the open chunk: for those that come out of order.
+    pub(super) fn in_order_at(&self, series: &Header, t: i64) -> Option<Sample> {
+        let inside = !self.open.is_none() && self.open_since <= t && t <= series.newest();
+        if inside { self.open.at(t) } else { None }
+    }
+
+    /// The stale marker `v` as this series has it.
+    pub(super) fn stale_of_its_kind(&self, v: f64) -> Value {
+        match self.open {
+            Open::Histogram(_) => Value::Histogram(Box::new(Histogram::stale(v))),
+            Open::FloatHistogram(_) => Value::FloatHistogram(Box::new(FloatHistogram::stale(v))),
+            Open::Float(_) | Open::Xor2(_) | Open::None => Value::Float(v),
         }
     }
 

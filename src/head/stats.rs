@@ -24,6 +24,10 @@ pub struct HeadStats {
     pub samples: u64,
     /// Samples that were accepted and then lost to another commit.
     pub samples_lost: u64,
+    /// Samples taken out of order so far.
+    pub out_of_order: u64,
+    /// Series that have samples out of order which are not in a block yet.
+    pub out_of_order_series: u64,
     /// Exemplars in memory.
     pub exemplars: u64,
     /// Distinct label pairs.
@@ -83,7 +87,7 @@ impl Head {
     #[must_use]
     pub fn stats(&self) -> HeadStats {
         let (label_bytes, label_pairs) = self.labels.memory();
-        let mut bytes = label_bytes + self.slots.bytes() + self.map.bytes();
+        let mut bytes = label_bytes + self.slots.bytes() + self.map.bytes() + self.out_of_order.heap_bytes();
         self.slots.for_each_page(|labels| bytes += labels.heap_bytes());
         for id in 0..self.slots.end() {
             bytes += self.slots.get(id).map_or(0, |series| series.lock().heap_bytes());
@@ -102,6 +106,8 @@ impl Head {
             chunks: counter(&self.counters.chunks),
             samples: counter(&self.counters.samples),
             samples_lost: counter(&self.counters.samples_lost),
+            out_of_order: self.out_of_order.samples(),
+            out_of_order_series: self.out_of_order.series(),
             exemplars: self.exemplars.len() as u64,
             label_pairs: 0,
             min_time: self.min_time(),

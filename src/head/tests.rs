@@ -47,7 +47,7 @@ fn what_is_committed_can_be_read_and_what_is_rolled_back_cannot() {
     let reference = appender.append(None, &labels(1), 1000, 1.0).unwrap();
     appender.append(Some(reference), &labels(1), 2000, 2.0).unwrap();
     assert_eq!(everything(&head.reader(TimeRange::ALL)), []);
-    assert_eq!(appender.commit().unwrap(), Committed { appended: 2, same: 0, lost: 0 });
+    assert_eq!(appender.commit().unwrap(), Committed { appended: 2, out_of_order: 0, same: 0, lost: 0 });
     let mut appender = head.appender();
     appender.append(Some(reference), &labels(1), 3000, 3.0).unwrap();
     appender.append(None, &labels(2), 3000, 3.0).unwrap();
@@ -75,7 +75,7 @@ fn each_kind_of_bad_sample_is_refused_for_what_it_is_and_its_neighbours_are_kept
     assert_eq!(refused(&labels(3), 10_000, 1.0), Err(ErrorKind::LimitExceeded));
     assert_eq!(refused(&Labels::empty(), 10_000, 1.0), Err(ErrorKind::InvalidInput));
     assert!(refused(&labels(1), 10_001, 1.0).is_ok());
-    assert_eq!(appender.commit().unwrap(), Committed { appended: 2, same: 0, lost: 0 });
+    assert_eq!(appender.commit().unwrap(), Committed { appended: 2, out_of_order: 0, same: 0, lost: 0 });
 }
 
 #[test]
@@ -229,7 +229,7 @@ fn a_series_that_changes_its_kind_within_a_commit_keeps_its_order_also_over_a_re
     // Of the kind that waits for the commit.
     appender.append(None, &labels(1), 6, stale).unwrap();
     assert_eq!(appender.pending(), 6);
-    assert_eq!(appender.commit().unwrap(), Committed { appended: 6, same: 0, lost: 0 });
+    assert_eq!(appender.commit().unwrap(), Committed { appended: 6, out_of_order: 0, same: 0, lost: 0 });
     let mut appender = head.appender();
     appender.append_float_histogram(None, &labels(1), 7, float_histogram(7.0)).unwrap();
     appender.commit().unwrap();
@@ -342,6 +342,6 @@ fn a_raised_floor_takes_samples_from_appenders_that_are_open() {
     appender.append(None, &labels(1), 1000, 1.0).unwrap();
     appender.append(None, &labels(2), 3000, 1.0).unwrap();
     head.raise_floor(2000);
-    assert_eq!(appender.commit().unwrap(), Committed { appended: 1, same: 0, lost: 1 });
+    assert_eq!(appender.commit().unwrap(), Committed { appended: 1, out_of_order: 0, same: 0, lost: 1 });
     assert_eq!(everything(&head.reader(TimeRange::ALL)).len(), 1);
 }

@@ -26,6 +26,11 @@ impl HeadTombstones {
         }
     }
 
+    /// Whether a series' sample at `t` is deleted.
+    pub(super) fn hides(&self, id: u32, t: i64) -> bool {
+        self.by_id.lock().get(&id).is_some_and(|ranges| ranges.iter().any(|range| range.contains(t)))
+    }
+
     /// Forgets spans that end before `t`.
     pub(super) fn drop_before(&self, t: i64) {
         self.by_id.lock().retain(|_, ranges| {

@@ -21,6 +21,11 @@ impl HeadSource {
         Self { reader: Arc::new(reader) }
     }
 
+    /// The view.
+    pub(super) fn reader(&self) -> &Arc<HeadReader> {
+        &self.reader
+    }
+
     fn set(&self, range: TimeRange, matchers: &[Matcher], labels_only: bool, limit: usize) -> Result<HeadSet> {
         let mut series = match range.intersect(&self.reader.range()) {
             Some(_) => self.reader.select(matchers)?,

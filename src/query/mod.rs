@@ -20,6 +20,7 @@ mod block;
 mod columns;
 mod head;
 mod merge;
+mod out_of_order;
 mod samples;
 mod with_labels;
 
@@ -36,6 +37,7 @@ pub use block::BlockSource;
 pub use columns::{Columns, SeriesDecoder};
 pub use head::HeadSource;
 pub use merge::{Merged, merge_sets, merge_sorted_strings};
+pub use out_of_order::OutOfOrderSource;
 pub use samples::series_samples;
 pub use with_labels::{WithLabels, add_labels, replace_labels, strip_matchers};
 

@@ -146,10 +146,6 @@ fn dump(env: &Env, dir: &Path, selectors: &[Vec<Matcher>], range: TimeRange, for
     print_series(&db.source(), selectors, range, format)?;
     // Whatever can be read is printed first: the rest may be all that a user has.
     let status = db.status();
-    if status.unread_out_of_order > 0 {
-        let count = status.unread_out_of_order;
-        crate::warn(format_args!("{count} out-of-order samples in wbl are not read yet"));
-    }
     let mut damage: Vec<String> =
         status.quarantined.iter().map(|block| format!("{}: {}", block.path.display(), block.reason)).collect();
     damage.extend(status.log_damage.iter().map(ToString::to_string));

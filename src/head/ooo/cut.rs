@@ -1,0 +1,265 @@
+//! What came out of order, as a source of blocks; and forgetting it when blocks have it.
+//!
+//! ```text
+//! cut        the gate is closed for a moment: a new segment begins; what came before it is in memory
+//! blocks     are written of what came before, and served
+//! shorten    the segments before go
+//! forget     the chunks go, once no reader is left that was there before the blocks were
+//! ```
+//!
+//! A crash between any two of them leaves samples in a block and in the log: they are read twice, and are the same.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::AcqRel;
+
+use super::super::Head;
+use super::OutOfOrder;
+use crate::block::{BlockRead, Symbols};
+use crate::chunk::EncodedChunk;
+use crate::error::{Error, ErrorKind, Result};
+use crate::index::{ChunkMeta, SeriesId, postings_for_matchers};
+use crate::model::{Labels, Matcher, TimeRange};
+use crate::wal::Log;
+
+/// What had come out of order up to a moment.
+#[derive(Debug)]
+pub struct OutOfOrderCut {
+    head: Arc<Head>,
+    ids: Arc<[u32]>,
+    generation: u64,
+    /// The first segment of the log that has nothing of it.
+    segment: Option<u64>,
+    span: Option<TimeRange>,
+}
+
+/// What blocks have of a cut; it may go when all readers of this stamp and before are gone.
+#[derive(Debug)]
+pub(super) struct Passed {
+    stamp: u64,
+    ids: Arc<[u32]>,
+    generation: u64,
+}
+
+/// The part of a cut that lies in a span of time, as a block.
+#[derive(Debug)]
+pub struct OutOfOrderHead {
+    head: Arc<Head>,
+    ids: Arc<[u32]>,
+    generation: u64,
+    range: TimeRange,
+}
+
+impl Head {
+    /// Everything that came out of order up to now, for blocks to be made of it; `None` if there is nothing, in memory or
+    /// in the log. One cut at a time; give it to [`truncate_out_of_order`](Head::truncate_out_of_order) when it is in
+    /// blocks. What comes meanwhile is not part of it.
+    ///
+    /// # Errors
+    /// `Io`, `Full`.
+    pub fn cut_out_of_order(self: &Arc<Self>) -> Result<Option<OutOfOrderCut>> {
+        let table = &self.out_of_order;
+        let is_logged = match &table.log {
+            Some(log) => log.segments()? != (log.position().0, log.position().0) || log.position().1 > 0,
+            None => false,
+        };
+        if table.is_empty() && !is_logged {
+            return Ok(None);
+        }
+        let (segment, generation) = {
+            let _alone = table.gate.write();
+            let segment = table.log.as_ref().map(Log::next_segment).transpose()?;
+            (segment, table.generation.fetch_add(1, AcqRel) + 1)
+        };
+        let mut ids = table.ids();
+        let mut span: Option<TimeRange> = None;
+        ids.retain(|id| {
+            table.change(*id, |it| {
+                it.touch(generation, self.isolation.low());
+                let mut cut = it.chunks.iter().filter(|chunk| chunk.generation < generation).peekable();
+                let any = cut.peek().is_some();
+                for chunk in cut {
+                    let all = span.get_or_insert(chunk.range);
+                    *all = TimeRange::new(all.min.min(chunk.range.min), all.max.max(chunk.range.max));
+                }
+                any
+            })
+        });
+        Ok(Some(OutOfOrderCut { head: Arc::clone(self), ids: ids.into(), generation, segment, span }))
+    }
+
+    /// Forgets what is in `cut`, in the log and in memory: blocks have it, and are served. What open readers may still ask
+    /// for stays until [`collect_out_of_order`](Head::collect_out_of_order) finds them gone.
+    ///
+    /// # Errors
+    /// `Io`: memory is given back, and the log is longer than it need be until the next time.
+    pub fn truncate_out_of_order(&self, cut: &OutOfOrderCut) -> Result<()> {
+        let table = &self.out_of_order;
+        let stamp = self.isolation.stamp();
+        table.passed.lock().push(Passed { stamp, ids: Arc::clone(&cut.ids), generation: cut.generation });
+        self.collect_out_of_order();
+        if let (Some(log), Some(segment)) = (&table.log, cut.segment) {
+            log.truncate(segment)?;
+        }
+        Ok(())
+    }
+
+    /// Gives back what [`truncate_out_of_order`](Head::truncate_out_of_order) left; whether something is left still.
+    pub fn collect_out_of_order(&self) -> bool {
+        let table = &self.out_of_order;
+        let mut passed = table.passed.lock();
+        passed.retain(|Passed { stamp, ids, generation }| {
+            if !self.isolation.readers_passed(*stamp) {
+                return true;
+            }
+            for id in ids.iter() {
+                let Some(series) = self.slots.get(*id) else { continue };
+                let _page = series.lock();
+                if table.has(*id) {
+                    table.change(*id, |it| it.drop_before(*generation));
+                }
+            }
+            false
+        });
+        !passed.is_empty()
+    }
+}
+
+impl OutOfOrderCut {
+    /// From the first to the last sample; `None` if only the log is to be shortened.
+    #[must_use]
+    pub fn span(&self) -> Option<TimeRange> {
+        self.span
+    }
+
+    /// The samples in `range`, as a block.
+    #[must_use]
+    pub fn head(&self, range: TimeRange) -> OutOfOrderHead {
+        OutOfOrderHead { head: Arc::clone(&self.head), ids: Arc::clone(&self.ids), generation: self.generation, range }
+    }
+}
+
+fn reference(id: u32, index: usize) -> u64 {
+    u64::from(id) << 32 | index as u64
+}
+
+fn no_series(id: u32) -> Error {
+    Error::new(ErrorKind::InvalidInput, format!("no series {id} in the head"))
+}
+
+impl OutOfOrderHead {
+    /// The series' chunks that touch the range.
+    fn metas(&self, id: u32) -> Vec<ChunkMeta> {
+        let metas = self.head.out_of_order.look(id, |it| {
+            let chunks = it.chunks.iter().enumerate();
+            let inside = chunks.filter(|(_, it)| it.generation < self.generation && it.range.overlaps(&self.range));
+            let meta = |(index, it): (usize, &super::series::Chunk)| ChunkMeta {
+                reference: reference(id, index),
+                min_time: it.range.min,
+                max_time: it.range.max,
+            };
+            inside.map(meta).collect()
+        });
+        metas.unwrap_or_default()
+    }
+}
+
+impl BlockRead for OutOfOrderHead {
+    fn time_range(&self) -> TimeRange {
+        self.range
+    }
+
+    fn label_names(&self) -> Result<Vec<String>> {
+        let mut names = BTreeSet::new();
+        for id in self.select(&[])? {
+            names.extend(self.labels(id)?.iter().map(|(name, _)| name.to_owned()));
+        }
+        Ok(names.into_iter().collect())
+    }
+
+    fn label_values(&self, name: &str) -> Result<Vec<String>> {
+        let mut values = BTreeSet::new();
+        for id in self.select(&[])? {
+            values.extend(self.labels(id)?.get(name).map(str::to_owned));
+        }
+        Ok(values.into_iter().collect())
+    }
+
+    fn select(&self, matchers: &[Matcher]) -> Result<Vec<SeriesId>> {
+        let wanted = match matchers {
+            [] => None,
+            matchers => Some(postings_for_matchers(&self.head.labels, matchers)?),
+        };
+        let mut buffer = Vec::new();
+        let mut sorted: Vec<(Labels, u32)> = Vec::new();
+        for id in self.ids.iter().copied() {
+            if wanted.as_ref().is_some_and(|wanted| !wanted.contains(id)) || self.metas(id).is_empty() {
+                continue;
+            }
+            let series = self.head.slots.get(id).ok_or_else(|| no_series(id))?;
+            sorted.push((series.lock().labels().to_labels(&mut buffer), id));
+        }
+        sorted.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        Ok(sorted.into_iter().map(|(_, id)| SeriesId(id)).collect())
+    }
+
+    /// The chunks overlap, and come in order of precedence.
+    fn series(&self, id: SeriesId, labels: &mut Labels, chunks: &mut Vec<ChunkMeta>) -> Result<()> {
+        *labels = self.labels(id)?;
+        *chunks = self.metas(id.0);
+        Ok(())
+    }
+
+    fn labels(&self, id: SeriesId) -> Result<Labels> {
+        let series = self.head.slots.get(id.0).ok_or_else(|| no_series(id.0))?;
+        Ok(series.lock().labels().to_labels(&mut Vec::new()))
+    }
+
+    fn chunk(&self, meta: &ChunkMeta) -> Result<EncodedChunk> {
+        let (id, index) = ((meta.reference >> 32) as u32, meta.reference as u32 as usize);
+        let data = self.head.out_of_order.look(id, |it| it.chunks.get(index).map(|chunk| chunk.data.clone()));
+        self.head.load(data.flatten().ok_or_else(|| no_series(id))?)
+    }
+
+    fn tombstones(&self, _id: SeriesId) -> Cow<'_, [TimeRange]> {
+        // What is deleted is not there any more.
+        Cow::Borrowed(&[])
+    }
+
+    fn symbols(&self) -> Result<Symbols<'_>> {
+        // The original keeps the list of all series under a pair of empty strings, so its blocks have this one too.
+        let mut symbols = BTreeSet::from([String::new()]);
+        for id in self.select(&[])? {
+            for (name, value) in &self.labels(id)? {
+                for symbol in [name, value] {
+                    if !symbols.contains(symbol) {
+                        symbols.insert(symbol.to_owned());
+                    }
+                }
+            }
+        }
+        Ok(Box::new(symbols.into_iter().map(|symbol| Ok(Cow::Owned(symbol)))))
+    }
+}
+
+impl Head {
+    /// How many series have samples out of order that are not in a block.
+    #[must_use]
+    pub fn out_of_order_series(&self) -> u64 {
+        self.out_of_order.series()
+    }
+
+    /// From the first to the last sample of a series that is out of order.
+    pub(in crate::head) fn out_of_order_span_of(&self, id: u32) -> Option<TimeRange> {
+        self.out_of_order.look(id, OutOfOrder::span).flatten()
+    }
+
+    /// From the first to the last sample that is out of order and not in a block: looks at all of them.
+    #[must_use]
+    pub fn out_of_order_span(&self) -> Option<TimeRange> {
+        let spans = self.out_of_order.ids().into_iter();
+        let spans = spans.filter_map(|id| self.out_of_order.look(id, OutOfOrder::span).flatten());
+        spans.reduce(|a, b| TimeRange::new(a.min.min(b.min), a.max.max(b.max)))
+    }
+}

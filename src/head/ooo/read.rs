@@ -1,0 +1,77 @@
+//! Reading what came out of order.
+
+use super::super::HeadReader;
+use super::Stored;
+use crate::chunk::EncodedChunk;
+use crate::error::Result;
+use crate::index::{SeriesId, postings_for_matchers};
+use crate::model::{Labels, Matcher, TimeRange};
+
+/// A chunk of samples that came out of order, as a reader gets it.
+#[derive(Debug, Clone)]
+pub struct OutOfOrderChunk {
+    /// From its first to its last sample, or wider.
+    pub range: TimeRange,
+    /// The samples.
+    pub chunk: EncodedChunk,
+    /// What of it must not be seen: spans, ascending.
+    pub hide: Vec<TimeRange>,
+}
+
+impl HeadReader {
+    /// Whether no series has samples out of order.
+    #[must_use]
+    pub fn has_none_out_of_order(&self) -> bool {
+        self.head().out_of_order.is_empty()
+    }
+
+    /// The series that pass all `matchers` and have samples out of order, with their labels, in label order.
+    ///
+    /// # Errors
+    /// As [`select`](HeadReader::select).
+    pub fn select_out_of_order(&self, matchers: &[Matcher]) -> Result<Vec<(SeriesId, Labels)>> {
+        let head = self.head();
+        if head.out_of_order.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut ids = postings_for_matchers(&head.labels, matchers)?.into_vec();
+        ids.retain(|id| head.out_of_order.has(*id));
+        let mut buffer = Vec::new();
+        let mut selected = Vec::with_capacity(ids.len());
+        for id in ids {
+            let Some(series) = head.slots.get(id) else { continue };
+            let state = series.lock();
+            if !state.labels().is_empty() {
+                selected.push((SeriesId(id), state.labels().to_labels(&mut buffer)));
+            }
+        }
+        selected.sort_unstable_by(|(_, a), (_, b)| a.cmp(b));
+        Ok(selected)
+    }
+
+    /// Overwrites `chunks` with those of a series' samples out of order that touch `range`, in order of precedence: an
+    /// earlier one's samples win. They may overlap, and reach back before what is left of the head.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`.
+    pub fn out_of_order(&self, id: SeriesId, range: TimeRange, chunks: &mut Vec<OutOfOrderChunk>) -> Result<()> {
+        chunks.clear();
+        let mut found = Vec::new();
+        self.head().out_of_order.look(id.0, |it| {
+            it.read(self.snapshot(), range, |range, data, hide| found.push((range, data, hide)));
+        });
+        for (range, data, hide) in found {
+            chunks.push(OutOfOrderChunk { range, chunk: self.head().load(data)?, hide });
+        }
+        Ok(())
+    }
+}
+
+impl super::super::Head {
+    /// A chunk's bytes.
+    pub(super) fn load(&self, data: Stored) -> Result<EncodedChunk> {
+        match data {
+            Stored::Memory(chunk) => Ok(chunk),
+        }
+    }
+}

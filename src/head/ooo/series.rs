@@ -1,0 +1,226 @@
+//! A series' out-of-order samples: a small sorted buffer, and the chunks that full ones became.
+
+use super::super::error::Refusal;
+use super::super::isolation::Snapshot;
+use super::super::open::HistogramKind as _;
+use super::super::series::Applied;
+use super::Stored;
+use crate::chunk::{ChunkError, ChunkWriter, Floats, Integers, WrittenChunk};
+use crate::model::{Sample, TimeRange, Value};
+
+/// Samples in a buffer: as many as Prometheus's `OutOfOrderCapMax` says by default.
+pub(in crate::head) const CAPACITY: usize = 32;
+
+/// A sample in the buffer.
+#[derive(Debug)]
+struct Held {
+    sample: Sample,
+    /// The commit that it came with.
+    commit: u64,
+}
+
+/// A chunk that was a full buffer, or a part of one that held several kinds of samples.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    pub(super) range: TimeRange,
+    pub(super) data: Stored,
+    /// How many cuts there were when its samples came.
+    pub(super) generation: u64,
+    /// The samples of commits that some reader did not see when the chunk was made, each with its commit.
+    marks: Option<Box<[(i64, u64)]>>,
+}
+
+/// What a series has out of order. Absent in most.
+#[derive(Debug)]
+pub(in crate::head) struct OutOfOrder {
+    /// Ascending by time, each time once.
+    buffer: Vec<Held>,
+    /// In the order of their making, which is that of precedence: what an earlier one has at a time, stays.
+    pub(super) chunks: Vec<Chunk>,
+    /// How many cuts there were before the buffer's samples came.
+    generation: u64,
+    /// The newest sample that was ever here.
+    newest: i64,
+}
+
+/// Whether two values are the same, to the bit.
+pub(in crate::head) fn same_value(a: &Sample, b: &Value) -> bool {
+    match (&a.value, b) {
+        (Value::Float(a), Value::Float(b)) => a.to_bits() == b.to_bits(),
+        (_, Value::Histogram(b)) => Integers::is(a, b),
+        (_, Value::FloatHistogram(b)) => Floats::is(a, b),
+        _ => false,
+    }
+}
+
+/// Encodes samples, which ascend: one chunk, unless kinds, counter resets or buckets' bounds part them.
+pub(super) fn encode<'a>(samples: impl Iterator<Item = &'a Sample>) -> Result<Vec<WrittenChunk>, ChunkError> {
+    let mut writer = ChunkWriter::unlimited();
+    let mut chunks = Vec::with_capacity(1);
+    for sample in samples {
+        chunks.extend(writer.push(sample)?);
+    }
+    chunks.extend(writer.finish());
+    Ok(chunks)
+}
+
+impl OutOfOrder {
+    pub(super) fn new(generation: u64) -> Self {
+        Self { buffer: Vec::new(), chunks: Vec::new(), generation, newest: i64::MIN }
+    }
+
+    /// The newest sample that was ever here; `i64::MIN` if there was none.
+    pub(in crate::head) fn newest(&self) -> i64 {
+        self.newest
+    }
+
+    /// Whether nothing is left.
+    pub(super) fn is_empty(&self) -> bool {
+        self.buffer.is_empty() && self.chunks.is_empty()
+    }
+
+    /// From the first to the last sample.
+    pub(super) fn span(&self) -> Option<TimeRange> {
+        let buffer = self.buffer.first().zip(self.buffer.last());
+        let buffer = buffer.map(|(first, last)| TimeRange::new(first.sample.t, last.sample.t));
+        let ranges = self.chunks.iter().map(|chunk| chunk.range).chain(buffer);
+        ranges.reduce(|a, b| TimeRange::new(a.min.min(b.min), a.max.max(b.max)))
+    }
+
+    /// How many samples fit before the buffer is full.
+    pub(super) fn room(&self) -> usize {
+        CAPACITY.saturating_sub(self.buffer.len())
+    }
+
+    fn find(&self, t: i64) -> Result<&Held, usize> {
+        // Samples that are late are often in order among themselves.
+        if self.buffer.last().is_none_or(|last| last.sample.t < t) {
+            return Err(self.buffer.len());
+        }
+        let at = self.buffer.partition_point(|held| held.sample.t < t);
+        self.buffer.get(at).filter(|held| held.sample.t == t).ok_or(at)
+    }
+
+    /// Whether a sample fits into the buffer; a chunk that has one at its time is found by queries alone.
+    ///
+    /// # Errors
+    /// `Duplicate`.
+    pub(super) fn check(&self, t: i64, value: &Value) -> Result<Applied, Refusal> {
+        match self.find(t) {
+            Ok(held) if same_value(&held.sample, value) => Ok(Applied::Same),
+            Ok(_) => Err(Refusal::Duplicate { t }),
+            Err(_) => Ok(Applied::Appended),
+        }
+    }
+
+    /// Puts a sample into the buffer.
+    ///
+    /// # Errors
+    /// `Duplicate`.
+    pub(super) fn insert(&mut self, sample: &Sample, commit: u64) -> Result<Applied, Refusal> {
+        match self.find(sample.t) {
+            Ok(held) if same_value(&held.sample, &sample.value) => Ok(Applied::Same),
+            Ok(_) => Err(Refusal::Duplicate { t: sample.t }),
+            Err(at) => {
+                self.buffer.insert(at, Held { sample: sample.clone(), commit });
+                self.newest = self.newest.max(sample.t);
+                Ok(Applied::Appended)
+            }
+        }
+    }
+
+    /// The buffer as chunks.
+    pub(super) fn encode(&self) -> Result<Vec<WrittenChunk>, ChunkError> {
+        encode(self.buffer.iter().map(|held| &held.sample))
+    }
+
+    /// Empties the buffer: its samples are in `chunks`. Every reader sees the commits below `low`.
+    pub(super) fn seal(&mut self, chunks: Vec<(TimeRange, Stored)>, low: u64) {
+        let generation = self.generation;
+        for (range, data) in chunks {
+            let unseen = self.buffer.iter().filter(|held| held.commit >= low && range.contains(held.sample.t));
+            let marks: Box<[(i64, u64)]> = unseen.map(|held| (held.sample.t, held.commit)).collect();
+            self.chunks.push(Chunk { range, data, generation, marks: Some(marks).filter(|marks| !marks.is_empty()) });
+        }
+        self.buffer.clear();
+    }
+
+    /// Empties the buffer into chunks in memory.
+    pub(super) fn seal_in_memory(&mut self, low: u64) {
+        match self.encode() {
+            Ok(chunks) => {
+                let chunks = chunks.into_iter().map(|it| {
+                    let range = TimeRange::new(it.min_time, it.max_time);
+                    (range, Stored::Memory(it.chunk))
+                });
+                self.seal(chunks.collect(), low);
+            }
+            // Histograms are checked before they come here.
+            Err(error) => tracing::error!(%error, "out-of-order samples that cannot be encoded"),
+        }
+    }
+
+    /// Notices a cut: what is in the buffer from before it becomes a chunk.
+    pub(super) fn touch(&mut self, generation: u64, low: u64) {
+        if self.generation != generation {
+            if !self.buffer.is_empty() {
+                self.seal_in_memory(low);
+            }
+            self.generation = generation;
+        }
+    }
+
+    /// Forgets the chunks from before the cut `generation`: blocks have them.
+    pub(super) fn drop_before(&mut self, generation: u64) {
+        self.chunks.retain(|chunk| chunk.generation >= generation);
+        self.chunks.shrink_to_fit();
+    }
+
+    /// Forgets the samples in the buffer that lie in `range`, and takes over `rewritten` for the chunks.
+    pub(super) fn delete(&mut self, range: TimeRange, rewritten: Vec<(usize, Vec<WrittenChunk>)>) {
+        self.buffer.retain(|held| !range.contains(held.sample.t));
+        for (index, written) in rewritten.into_iter().rev() {
+            let Some(chunk) = self.chunks.get(index) else { continue };
+            let (generation, marks) = (chunk.generation, chunk.marks.clone());
+            let chunks = written.into_iter().map(|it| Chunk {
+                range: TimeRange::new(it.min_time, it.max_time),
+                data: Stored::Memory(it.chunk),
+                generation,
+                marks: marks.clone(),
+            });
+            self.chunks.splice(index..=index, chunks);
+        }
+    }
+
+    /// What `snapshot` sees of the samples in `range`, in order of precedence: calls `each` with a chunk's range, its data,
+    /// and what of it must not be seen.
+    pub(super) fn read(
+        &self,
+        snapshot: &Snapshot,
+        range: TimeRange,
+        mut each: impl FnMut(TimeRange, Stored, Vec<TimeRange>),
+    ) {
+        for chunk in self.chunks.iter().filter(|chunk| chunk.range.overlaps(&range)) {
+            let marks = chunk.marks.iter().flat_map(|marks| marks.iter());
+            let unseen = marks.filter(|(_, commit)| !snapshot.sees(*commit));
+            let hide = unseen.map(|(t, _)| TimeRange::new(*t, *t)).collect();
+            each(chunk.range, chunk.data.clone(), hide);
+        }
+        let seen = self.buffer.iter().filter(|held| range.contains(held.sample.t) && snapshot.sees(held.commit));
+        // As above: it was checked.
+        for it in encode(seen.map(|held| &held.sample)).unwrap_or_default() {
+            each(TimeRange::new(it.min_time, it.max_time), Stored::Memory(it.chunk), Vec::new());
+        }
+    }
+
+    /// Bytes of memory.
+    pub(super) fn heap_bytes(&self) -> usize {
+        let chunk = |chunk: &Chunk| match &chunk.data {
+            Stored::Memory(chunk) => chunk.data.len(),
+        };
+        size_of::<Self>()
+            + self.buffer.capacity() * size_of::<Held>()
+            + self.chunks.capacity() * size_of::<Chunk>()
+            + self.chunks.iter().map(chunk).sum::<usize>()
+    }
+}
