@@ -106,7 +106,8 @@ fn found(reader: &HeadReader) -> Series {
     let (mut chunks, mut hide) = (Vec::new(), Vec::new());
     for (id, labels) in reader.select(&[]).unwrap() {
         reader.chunks(id, &mut chunks, &mut hide);
-        let samples = chunks.iter().flat_map(|chunk| samples(chunk.chunk.encoding, &chunk.chunk.data));
+        let chunks: Vec<_> = chunks.iter().map(|chunk| chunk.load().unwrap()).collect();
+        let samples = chunks.iter().flat_map(|chunk| samples(chunk.encoding, &chunk.data));
         let shown = samples.map(Result::unwrap).filter(|sample| !hide.iter().any(|range| range.contains(sample.t)));
         let shown: Vec<_> = shown.map(|sample| value(&sample)).collect();
         if !shown.is_empty() {

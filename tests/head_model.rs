@@ -67,7 +67,8 @@ fn content(reader: &HeadReader, matchers: &[Matcher]) -> Content {
         last = Some(labels.clone());
         reader.chunks(id, &mut chunks, &mut hide);
         let mut series = BTreeMap::new();
-        for sample in chunks.iter().flat_map(|chunk| samples(chunk.chunk.encoding, &chunk.chunk.data)) {
+        let chunks: Vec<_> = chunks.iter().map(|chunk| chunk.load().unwrap()).collect();
+        for sample in chunks.iter().flat_map(|chunk| samples(chunk.encoding, &chunk.data)) {
             let sample = sample.unwrap();
             let Value::Float(value) = sample.value else { panic!("floats alone were appended") };
             if reader.range().contains(sample.t) && !hide.iter().any(|range| range.contains(sample.t)) {

@@ -95,7 +95,8 @@ fn dump(head: &Arc<Head>, floor: i64) -> Vec<(Labels, Vec<String>)> {
     let mut all = Vec::new();
     for (id, labels) in reader.select(&[]).unwrap() {
         reader.chunks(id, &mut chunks, &mut hide);
-        let samples = chunks.iter().flat_map(|chunk| samples(chunk.chunk.encoding, &chunk.chunk.data));
+        let loaded: Vec<_> = chunks.iter().map(|chunk| chunk.load().unwrap()).collect();
+        let samples = loaded.iter().flat_map(|chunk| samples(chunk.encoding, &chunk.data));
         let samples = samples.map(Result::unwrap).filter(|sample| sample.t >= floor);
         let without_hint = |Sample { t, st, value }: Sample| match value {
             Value::Float(v) => format!("{t} {st} {v}"),
@@ -203,6 +204,6 @@ fn what_is_not_kept_is_dropped_at_the_door() {
     for (id, _) in reader.select(&[]).unwrap() {
         reader.chunks(id, &mut chunks, &mut hide);
         let encodings = [Encoding::Xor, Encoding::Histogram, Encoding::FloatHistogram];
-        assert!(chunks.iter().all(|chunk| encodings.contains(&chunk.chunk.encoding)));
+        assert!(chunks.iter().all(|chunk| encodings.contains(&chunk.load().unwrap().encoding)));
     }
 }

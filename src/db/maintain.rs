@@ -11,6 +11,7 @@
 //! truncate the head    the samples go from memory
 //! cut what came late   once for all cuts: what came out of order goes into blocks of its own, and from its log
 //! shorten the log      once for all cuts: a checkpoint stands for the older part
+//! map full chunks      from memory to `chunks_head/`; more often, when many wait
 //! ```
 
 use std::sync::{Arc, Weak};
@@ -26,6 +27,9 @@ use crate::fs::{Clock, Task};
 use crate::head::OutOfOrderCut;
 use crate::model::TimeRange;
 use crate::wal::Durability;
+
+/// Bytes of full chunks that wait in memory for the next round: more are moved to the disk before it.
+const MAX_WAITING: u64 = 32 << 20;
 
 /// What a round of maintenance did.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -128,6 +132,7 @@ impl Inner {
             return synced.and(cut);
         }
         // One that fails keeps none of the others from being done: on a full disk, what makes room is the last of them.
+        let mapped = self.head.map_full_chunks().map(drop);
         let shortened = state.shorten_to.map_or(Ok(()), |t| self.head.truncate_log(t));
         if shortened.is_ok() {
             state.shorten_to = None;
@@ -137,7 +142,16 @@ impl Inner {
             state.collect = self.head.collect().series_marked > 0 || left;
         }
         let reloaded = self.reload();
-        synced.and(cut).and(shortened).and(reloaded.map(|dropped| done.dropped.extend(dropped)))
+        synced.and(cut).and(mapped).and(shortened).and(reloaded.map(|dropped| done.dropped.extend(dropped)))
+    }
+
+    /// What cannot wait for the next round.
+    fn tick(&self) -> Result<()> {
+        self.head.sync_if_due()?;
+        if self.head.waiting_bytes() > MAX_WAITING {
+            self.head.map_full_chunks()?;
+        }
+        Ok(())
     }
 
     fn cut_all(
@@ -269,7 +283,7 @@ pub(super) fn spawn(inner: &Arc<Inner>) -> Result<Vec<Box<dyn Task>>> {
 fn step(weak: &Weak<Inner>, clock: &dyn Clock, interval: Duration, due: &mut Duration) -> bool {
     let Some(inner) = weak.upgrade().filter(|inner| !inner.is_closed()) else { return false };
     let result = if clock.monotonic() < *due {
-        inner.head.sync_if_due()
+        inner.tick()
     } else {
         *due = clock.monotonic() + interval;
         let mut done = Maintenance::default();

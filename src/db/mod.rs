@@ -5,6 +5,7 @@
 //!   lock          held by the one process that writes
 //!   wal/          the head's log
 //!   wbl/          the log of samples that came out of order
+//!   chunks_head/  the head's full chunks: a copy of what the log says
 //!   01M7Z…/       blocks
 //! ```
 //!
@@ -326,6 +327,10 @@ impl Inner {
             task.join();
         }
         let _turns = (self.rewriting.lock(), self.maintenance.lock());
+        // So that the next opening finds them, and has less of the log to work through. The log has them all the same.
+        if let Err(error) = self.head.map_full_chunks() {
+            tracing::warn!(dir = %self.dir.display(), %error, "moving full chunks to the disk");
+        }
         let closed = self.head.close();
         *self.lock.lock() = None;
         closed

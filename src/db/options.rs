@@ -45,6 +45,9 @@ pub struct Options {
     /// Whether histograms are encoded with a place for start timestamps, as with Prometheus's `histograms-st-encoding`: no.
     /// Theirs are in the log alone then.
     pub histogram_start_timestamps: bool,
+    /// Bytes of full chunks that may wait in memory while the log is read back at opening; more go to the disk at once.
+    /// 64 MiB.
+    pub replay_memory: u64,
     /// Whether history is evidence: deletes and rewrites are refused by the library itself. No.
     pub append_only: bool,
     /// Whether a thread does the maintenance ([`Db::maintain`](super::Db::maintain)); otherwise the opener calls it. No:
@@ -87,6 +90,7 @@ impl Default for Options {
             float_encoding: head.float_encoding,
             start_timestamps: head.start_timestamps,
             histogram_start_timestamps: head.histogram_start_timestamps,
+            replay_memory: head.replay_memory,
             append_only: false,
             background: false,
             maintenance_interval: Duration::from_secs(60),
@@ -116,6 +120,7 @@ impl Options {
             start_timestamps: self.start_timestamps,
             histogram_start_timestamps: self.histogram_start_timestamps,
             out_of_order_window: self.out_of_order_window,
+            replay_memory: self.replay_memory,
         }
     }
 

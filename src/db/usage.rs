@@ -57,7 +57,7 @@ impl Db {
             reader.chunks(id, &mut chunks, &mut hidden);
             let mut cost = Usage { series: 1, chunks: chunks.len() as u64, bytes: 0 };
             for chunk in &chunks {
-                cost.bytes += chunk.chunk.data.len() as u64;
+                cost.bytes += chunk.load()?.data.len() as u64;
             }
             add_usage(&mut usage, &labels, cost);
         }

@@ -581,6 +581,8 @@ pub(super) struct Commit<'a> {
     locked: Locked<'a, Header, SeriesState>,
     pub(super) committed: Committed,
     chunks: u64,
+    /// Of chunks that became full.
+    full_bytes: u64,
     min: i64,
     max: i64,
 }
@@ -597,6 +599,7 @@ impl<'a> Commit<'a> {
             locked: Locked::default(),
             committed: Committed::default(),
             chunks: 0,
+            full_bytes: 0,
             min: i64::MAX,
             max: i64::MIN,
         }
@@ -624,7 +627,10 @@ impl<'a> Commit<'a> {
         match append(&series, state, &self.ticket, &self.rules) {
             Ok(Applied::Same) => self.committed.same += 1,
             Ok(applied) => {
-                self.chunks += u64::from(applied == Applied::NewChunk);
+                if let Applied::NewChunk(full) = applied {
+                    self.chunks += 1;
+                    self.full_bytes += u64::from(full);
+                }
                 self.committed.appended += 1;
                 self.min = self.min.min(t);
                 self.max = self.max.max(t);
@@ -657,6 +663,9 @@ impl<'a> Commit<'a> {
         counters.samples.fetch_add(self.committed.appended, Ordering::Relaxed);
         counters.samples_lost.fetch_add(self.committed.lost, Ordering::Relaxed);
         counters.chunks.fetch_add(self.chunks, Ordering::Relaxed);
+        if self.full_bytes > 0 {
+            self.head.waiting_bytes.fetch_add(self.full_bytes, Ordering::Relaxed);
+        }
         self.head.cover(self.min, self.max);
         self.head.isolation.end_commit(self.ticket);
         self.committed

@@ -104,6 +104,7 @@ impl Head {
         // Readers register, then look how far the head is truncated: one that is not seen here sees that.
         let t = self.isolation.oldest_read(truncated);
         let (mut oldest, mut ids) = (i64::MAX, Vec::new());
+        let mut first_file = self.next_chunk_file();
         for id in 0..self.slots.end() {
             let Some(series) = self.slots.get(id) else { continue };
             let mut state = series.lock();
@@ -111,6 +112,7 @@ impl Head {
                 continue;
             }
             collected.chunks += state.drop_before(&series, t) as u64;
+            first_file = first_file.min(state.first_file().unwrap_or(u32::MAX));
             match state.oldest() {
                 Some(first) => oldest = oldest.min(first),
                 None if series.tag() & 1 == 0 && !self.out_of_order.has(id) => {
@@ -121,6 +123,9 @@ impl Head {
             }
         }
         self.counters.chunks.fetch_sub(collected.chunks, Ordering::Relaxed);
+        if collected.chunks > 0 {
+            self.truncate_chunk_files(first_file);
+        }
         self.tombstones.drop_before(t);
         if truncated > i64::MIN {
             self.set_min_time(oldest, truncated);

@@ -30,10 +30,12 @@ mod cut;
 mod error;
 mod evidence;
 mod exemplars;
+mod full;
 mod gc;
 mod isolation;
 mod label_index;
 pub(crate) mod mapped;
+mod mapping;
 mod metadata;
 mod ooo;
 mod open;
@@ -67,19 +69,21 @@ use crate::wal::{Log, LogOptions, repair};
 
 pub use appender::{Appender, Committed};
 pub use error::Refusal;
+pub use full::HeadChunk;
+pub(crate) use full::HeadData;
 pub use gc::Collected;
 pub use ooo::{OutOfOrderChunk, OutOfOrderCut, OutOfOrderHead};
 pub use range_head::RangeHead;
 pub use reader::HeadReader;
 pub use replay::Replayed;
 pub use rules::FloatEncoding;
-pub use series::HeadChunk;
 pub use stats::{Cardinality, HeadStats};
 
 use batch::Buffers;
 use exemplars::Exemplars;
 use isolation::Isolation;
 use label_index::LabelIndex;
+use mapped::{CHUNKS_HEAD_DIR, MappedChunks};
 use metadata::MetricMetadata;
 use ooo::OutOfOrderTable;
 use series::{Header, Series, SeriesState};
@@ -113,6 +117,8 @@ pub struct HeadOptions {
     pub histogram_start_timestamps: bool,
     /// How far behind the newest sample of all one may be and still be taken out of order, in milliseconds. 0: none is.
     pub out_of_order_window: i64,
+    /// Bytes of full chunks that may wait in memory while the log is read back; more go to the disk at once. 64 MiB.
+    pub replay_memory: u64,
 }
 
 impl Default for HeadOptions {
@@ -126,6 +132,7 @@ impl Default for HeadOptions {
             start_timestamps: false,
             histogram_start_timestamps: false,
             out_of_order_window: 0,
+            replay_memory: 64 << 20,
         }
     }
 }
@@ -154,6 +161,12 @@ pub struct Head {
     env: Env,
     options: HeadOptions,
     log: Option<Log>,
+    /// Full chunks on the disk.
+    mapped: Option<MappedChunks>,
+    /// Held by who moves chunks there.
+    mapping: Mutex<()>,
+    /// Bytes of full chunks that were not moved there yet.
+    waiting_bytes: AtomicU64,
     slots: Slab<Header, SeriesState>,
     map: SeriesMap,
     labels: LabelIndex,
@@ -217,6 +230,9 @@ impl Head {
             env: env.clone(),
             options: HeadOptions { chunk_range: options.chunk_range.max(1), ..options },
             log,
+            mapped: None,
+            mapping: Mutex::default(),
+            waiting_bytes: AtomicU64::new(0),
             slots: Slab::default(),
             map: SeriesMap::default(),
             labels: LabelIndex::default(),
@@ -255,8 +271,11 @@ impl Head {
         let mut head = Self::new(env, options, None);
         head.floor.store(floor, Ordering::Release);
         let wal = dir.join(WAL_DIR);
-        let replayed = head.replay(env, dir)?;
+        let opened = MappedChunks::open(env, &dir.join(CHUNKS_HEAD_DIR))?;
+        head.mapped = Some(opened.chunks);
+        let mut replayed = head.replay(env, dir, opened.loaded)?;
         repair(env, &wal, &replayed.damage)?;
+        replayed.damage.extend(opened.damage);
         head.log = Some(Log::open(env, &wal, log)?);
         // What is in there is to go some day, even if the window is closed now.
         let wbl = dir.join(WBL_DIR);
@@ -273,9 +292,13 @@ impl Head {
     /// # Errors
     /// `Io`.
     pub fn open_read_only(env: &Env, dir: &Path, options: HeadOptions, floor: i64) -> Result<(Arc<Self>, Replayed)> {
-        let head = Self::new(env, options, None);
+        let mut head = Self::new(env, options, None);
         head.floor.store(floor, Ordering::Release);
-        let replayed = head.replay(env, dir)?;
+        // Looked at first: the log has what they have, and more.
+        let opened = MappedChunks::open_read_only(env, &dir.join(CHUNKS_HEAD_DIR))?;
+        head.mapped = Some(opened.chunks);
+        let mut replayed = head.replay(env, dir, opened.loaded)?;
+        replayed.damage.extend(opened.damage);
         Ok((Arc::new(head), replayed))
     }
 
@@ -284,6 +307,10 @@ impl Head {
     /// # Errors
     /// `Io`, `Full`.
     pub fn close(&self) -> Result<()> {
+        // A copy of what the log has: that it could not be made durable is no reason to fail.
+        if let Some(Err(error)) = self.mapped.as_ref().filter(|files| files.is_writable()).map(MappedChunks::sync) {
+            tracing::warn!(%error, "making head chunks durable");
+        }
         let closed = self.log.as_ref().map_or(Ok(()), Log::close);
         let late = self.out_of_order.log.as_ref().map_or(Ok(()), Log::close);
         Ok(closed.and(late)?)

@@ -90,15 +90,16 @@ impl BlockRead for RangeHead {
             *labels = state.labels().to_labels(&mut Vec::new());
             state.ranges(&series, self.range, |number, range| {
                 if !self.is_inside(range) {
-                    straddling.extend(state.chunk(&series, number).map(|(_, chunk)| (chunks.len(), chunk)));
+                    let data = state.chunk(&series, self.head.mapped.as_ref(), number);
+                    straddling.extend(data.map(|(_, data)| (chunks.len(), data)));
                 }
                 let reference = reference(id.0, number);
                 chunks.push(ChunkMeta { reference, min_time: range.min, max_time: range.max });
             });
         }
         // From behind, since a chunk without samples inside goes.
-        for (index, chunk) in straddling.into_iter().rev() {
-            match (trim(&chunk, self.range)?, chunks.get_mut(index)) {
+        for (index, data) in straddling.into_iter().rev() {
+            match (trim(&data.load()?, self.range)?, chunks.get_mut(index)) {
                 (Some((range, _)), Some(meta)) => (meta.min_time, meta.max_time) = (range.min, range.max),
                 _ => drop(chunks.remove(index)),
             }
@@ -114,10 +115,11 @@ impl BlockRead for RangeHead {
     fn chunk(&self, meta: &ChunkMeta) -> Result<EncodedChunk> {
         let (id, number) = ((meta.reference >> 32) as u32, meta.reference as u32);
         let series = self.head.slots.get(id).ok_or_else(|| no_series(id))?;
-        let (range, chunk) = {
+        let (range, data) = {
             let state = series.lock();
-            state.chunk(&series, number).ok_or_else(|| no_series(id))?
+            state.chunk(&series, self.head.mapped.as_ref(), number).ok_or_else(|| no_series(id))?
         };
+        let chunk = data.load()?;
         if self.is_inside(range) {
             return Ok(chunk);
         }

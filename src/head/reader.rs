@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Head;
+use super::full::HeadChunk;
 use super::isolation::Snapshot;
-use super::series::HeadChunk;
 use crate::error::Result;
 use crate::index::{SeriesId, postings_for_matchers};
 use crate::model::{Exemplar, Labels, Matcher, Metadata, TimeRange};
@@ -82,7 +82,7 @@ impl HeadReader {
         {
             let state = series.lock();
             state.hidden(&self.snapshot, hide);
-            state.read(&series, self.range, chunks);
+            state.read(&series, self.head.mapped.as_ref(), self.range, chunks);
         }
         self.head.tombstones.hide(id.0, hide);
     }

@@ -1,15 +1,18 @@
 //! Reading the log back into memory after a restart.
 //!
 //! ```text
-//! read      a batch of records as they are stored        one after another
+//! read      a batch of records as they are stored        beside the scattering of the batch before
 //! unpack    decompress them, decode series records       side by side, by record
-//! create    the series                                   side by side, by record
+//! create    the series, with their chunks on the disk    side by side, by record
 //! scatter   decode samples, look their series up         side by side, by record; into one list a bucket of slots
 //! apply     append them                                  side by side, by bucket; in the order of the log
 //! ```
 //!
 //! A batch has several samples of a series, far apart in the log. A bucket is as many series as a core's cache holds, so
 //! that only the first of them waits for memory.
+//!
+//! Chunks that were full before the restart lie in `chunks_head/`: their samples are passed over as soon as their series
+//! is known. Chunks that fill now go there too, when more of them wait than memory is meant for.
 //!
 //! A series record may stand twice (a series that was removed and came again before its old record went): the labels
 //! decide, and both numbers mean the same series. A deletion of all of time says that a series was evicted: what comes
@@ -18,13 +21,15 @@
 use std::path::Path;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::checkpoint::Gone;
 use super::evidence::histogram_starts;
 use super::isolation::Ticket;
+use super::mapped::Loaded;
 use super::rules::{ChunkRules, HistogramStarts};
-use super::series::{Applied, Header, SeriesState};
+use super::series::{Applied, Header, Series, SeriesState};
 use super::slab::{Locked, PAGE};
 use super::{Head, SeriesRef, WAL_DIR, WBL_DIR};
 use crate::chunk::{Floats, Integers};
@@ -32,8 +37,8 @@ use crate::codec::FixedMap;
 use crate::error::Result;
 use crate::fs::Env;
 use crate::model::{Exemplar, Metadata, TimeRange, Value};
-use crate::wal::record::{self, RecordType, RefFloatHistogram, RefHistogram, RefSample};
-use crate::wal::{Damage, Decompressor, LogReader, Position, StoredRecord};
+use crate::wal::record::{self, RecordType, RefFloatHistogram, RefHistogram};
+use crate::wal::{Compression, Damage, Decompressor, LogError, LogReader, Position, StoredRecord};
 
 /// Bytes of stored records in a batch, for each task that works on it.
 const BATCH: usize = 4 << 20;
@@ -51,7 +56,9 @@ pub struct Replayed {
     pub series: u64,
     /// Samples that are in memory now.
     pub samples: u64,
-    /// Samples that are not: before the floor, or not newer than their series' newest.
+    /// Chunks that were found on the disk; their samples are not counted.
+    pub chunks_mapped: u64,
+    /// Samples that are not: before the floor, in chunks on the disk, or not newer than their series' newest.
     pub samples_skipped: u64,
     /// Samples, deletions and others whose series record is not there.
     pub unknown_series: u64,
@@ -68,8 +75,8 @@ pub struct Replayed {
 /// From numbers in the log to slots. The numbers are counted up by the writer, so nearly all are small.
 #[derive(Debug, Default)]
 struct References {
-    dense: Vec<u64>,
-    sparse: FixedMap<u64, SeriesRef>,
+    dense: Vec<Known>,
+    sparse: FixedMap<u64, Known>,
     /// How many were inserted.
     count: u64,
     /// Numbers that stand for a series which has another one now.
@@ -79,8 +86,15 @@ struct References {
     last: u64,
 }
 
+/// A series, and the last time up to which its samples are in chunks on the disk.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    series: SeriesRef,
+    until: i64,
+}
+
 impl References {
-    fn insert(&mut self, reference: u64, series: SeriesRef) {
+    fn insert(&mut self, reference: u64, series: SeriesRef, until: i64) {
         /// Gaps are fine up to this many in all, four megabytes, and one a series.
         const GAPS: u64 = 1 << 19;
         self.last = self.last.max(reference);
@@ -88,21 +102,21 @@ impl References {
         if reference < self.count * 2 + GAPS {
             let index = reference as usize;
             if index >= self.dense.len() {
-                self.dense.resize(index + 1, 0);
+                self.dense.resize(index + 1, Known { series: SeriesRef(0), until: i64::MIN });
             }
             if let Some(entry) = self.dense.get_mut(index) {
-                *entry = series.0;
+                *entry = Known { series, until };
             }
         } else {
-            self.sparse.insert(reference, series);
+            self.sparse.insert(reference, Known { series, until });
         }
     }
 
     #[inline]
-    fn get(&self, reference: u64) -> Option<SeriesRef> {
+    fn get(&self, reference: u64) -> Option<Known> {
         match self.dense.get(reference as usize) {
-            Some(0) | None => self.sparse.get(&reference).copied(),
-            Some(series) => Some(SeriesRef(*series)),
+            Some(known) if known.series.0 != 0 => Some(*known),
+            _ => self.sparse.get(&reference).copied(),
         }
     }
 }
@@ -111,9 +125,11 @@ impl References {
 #[derive(Debug)]
 struct Record {
     at: Position,
-    bytes: Vec<u8>,
+    bytes: Bytes,
     kind: Option<RecordType>,
-    series: Vec<(u64, SeriesRef)>,
+    /// Numbers, series, and up to where their samples are on the disk.
+    series: Vec<(u64, SeriesRef, i64)>,
+    chunks_mapped: u64,
     others: Others,
     unknown: u64,
     bad: Option<String>,
@@ -145,7 +161,6 @@ struct Scattered {
     /// Samples from before the floor.
     skipped: u64,
     /// A record's samples, before their series are known.
-    floats: Vec<RefSample>,
     histograms: Vec<RefHistogram>,
     float_histograms: Vec<RefFloatHistogram>,
 }
@@ -159,35 +174,89 @@ struct Tally {
     samples: u64,
     skipped: u64,
     chunks: u64,
+    full_bytes: u64,
     min: i64,
     max: i64,
 }
 
 impl Default for Tally {
     fn default() -> Self {
-        Self { samples: 0, skipped: 0, chunks: 0, min: i64::MAX, max: i64::MIN }
+        Self { samples: 0, skipped: 0, chunks: 0, full_bytes: 0, min: i64::MAX, max: i64::MIN }
+    }
+}
+
+/// The log, read a batch ahead.
+struct Ahead {
+    reader: LogReader,
+    /// Bytes in a batch.
+    limit: usize,
+    next: Option<Result<Vec<StoredRecord>, LogError>>,
+}
+
+impl Ahead {
+    /// Reads the next batch, unless it is there.
+    fn read(&mut self) {
+        if self.next.is_none() {
+            self.next = Some(self.batch());
+        }
+    }
+
+    fn batch(&mut self) -> Result<Vec<StoredRecord>, LogError> {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while bytes < self.limit
+            && let Some(stored) = self.reader.next_stored()?
+        {
+            bytes += stored.data.len();
+            batch.push(stored);
+        }
+        Ok(batch)
+    }
+
+    fn take(&mut self) -> Result<Vec<StoredRecord>, LogError> {
+        self.read();
+        self.next.take().unwrap_or_else(|| Ok(Vec::new()))
+    }
+}
+
+/// The chunks that were found on the disk, by series.
+struct OnDisk {
+    /// Sorted by series; those of one as they were written.
+    chunks: Vec<Loaded>,
+}
+
+impl OnDisk {
+    /// Those that hold something from `floor` on, in order.
+    fn new(mut chunks: Vec<Loaded>, floor: i64) -> Self {
+        chunks.retain(|chunk| !chunk.out_of_order && chunk.range.max >= floor);
+        chunks.sort_by_key(|chunk| chunk.series);
+        Self { chunks }
+    }
+
+    fn of(&self, series: u64) -> &[Loaded] {
+        let first = self.chunks.partition_point(|chunk| chunk.series < series);
+        let rest = self.chunks.get(first..).unwrap_or_default();
+        let count = rest.iter().take_while(|chunk| chunk.series == series).count();
+        rest.get(..count).unwrap_or_default()
     }
 }
 
 impl Head {
-    /// Reads the logs of the data directory `dir` into this head, which is empty and nobody else's yet.
-    pub(super) fn replay(&self, env: &Env, dir: &Path) -> Result<Replayed> {
-        let mut reader = LogReader::open(&env.fs, &dir.join(WAL_DIR))?;
+    /// Reads the logs of the data directory `dir` into this head, which is empty and nobody else's yet; `on_disk` are the
+    /// chunks that are there already.
+    pub(super) fn replay(&self, env: &Env, dir: &Path, on_disk: Vec<Loaded>) -> Result<Replayed> {
+        let reader = LogReader::open(&env.fs, &dir.join(WAL_DIR))?;
         let mut rules = self.options.replay_rules();
         let mut asked = rules.histograms != HistogramStarts::WhenKnown;
         let mut replayed = Replayed { last_segment: reader.last_segment(), ..Replayed::default() };
         let mut references = References::default();
         let tasks = env.executor.parallelism();
         let mut scattered: Vec<Scattered> = (0..tasks).map(|_| Scattered::default()).collect();
+        // Numbers that chunks have must not be given to other series, whatever became of the log.
+        references.last = on_disk.iter().map(|chunk| chunk.series).max().unwrap_or(0);
+        let on_disk = OnDisk::new(on_disk, self.floor.load(Relaxed));
+        let mut ahead = Ahead { reader, limit: BATCH * tasks, next: None };
         loop {
-            let mut batch = Vec::new();
-            let mut bytes = 0;
-            while bytes < BATCH * tasks
-                && let Some(stored) = reader.next_stored()?
-            {
-                bytes += stored.data.len();
-                batch.push(stored);
-            }
+            let batch = ahead.take()?;
             if batch.is_empty() {
                 break;
             }
@@ -204,7 +273,16 @@ impl Head {
                 // A deletion stands between what was before it and what came after.
                 let deletion = rest.iter().position(|record| record.kind == Some(RecordType::Tombstones));
                 let (before, after) = rest.split_at_mut(deletion.unwrap_or(rest.len()));
-                self.replay_run(env, before, &rules, &mut scattered, &mut references, &mut replayed);
+                self.replay_run(
+                    env,
+                    before,
+                    &rules,
+                    &mut scattered,
+                    &mut references,
+                    &mut replayed,
+                    &on_disk,
+                    &mut ahead,
+                );
                 let Some((deletion, after)) = after.split_first_mut() else { break };
                 self.replay_deletion(deletion, &mut references, &mut replayed);
                 rest = after;
@@ -212,8 +290,14 @@ impl Head {
             for record in records {
                 replayed.unknown_series += record.unknown;
                 if let Some(reason) = record.bad {
-                    reader.note_bad_record(record.at, reason);
+                    ahead.reader.note_bad_record(record.at, reason);
                 }
+            }
+            if self.waiting_bytes() > self.options.replay_memory
+                && let Err(error) = self.map_full_chunks()
+            {
+                // They stay in memory: what was written before the restart is still to be had.
+                tracing::warn!(%error, "moving full chunks to the disk");
             }
         }
         self.last_reference.store(references.last, Release);
@@ -225,8 +309,9 @@ impl Head {
         let gone = second.chain(evicted);
         let gone = gone.map(|(reference, newest, series)| (reference, Gone { segment: last, newest, series }));
         self.gone.lock().extend(gone);
-        replayed.damage = reader.finish();
-        self.replay_late(env, &dir.join(WBL_DIR), &|reference| references.get(reference), &mut replayed)?;
+        replayed.damage = ahead.reader.finish();
+        let series = |reference| references.get(reference).map(|known| known.series);
+        self.replay_late(env, &dir.join(WBL_DIR), &series, &mut replayed)?;
         replayed.series = self.series_count();
         Ok(replayed)
     }
@@ -234,9 +319,10 @@ impl Head {
     fn unpack(&self, env: &Env, batch: Vec<StoredRecord>) -> Vec<Record> {
         let blank = |stored: &StoredRecord| Record {
             at: stored.at,
-            bytes: Vec::new(),
+            bytes: Bytes::new(),
             kind: None,
             series: Vec::new(),
+            chunks_mapped: 0,
             others: Others::None,
             unknown: 0,
             bad: None,
@@ -250,10 +336,19 @@ impl Head {
                     task(move || {
                         let mut decompressor = Decompressor::default();
                         for (stored, record) in stored.iter().zip(records) {
-                            match decompressor.decompress(stored.compression, &stored.data, &mut record.bytes) {
-                                Ok(()) => record.kind = RecordType::of(&record.bytes),
-                                Err(error) => record.bad = Some(error.to_string()),
+                            if stored.compression == Compression::None {
+                                record.bytes = stored.data.clone();
+                            } else {
+                                let mut bytes = Vec::new();
+                                match decompressor.decompress(stored.compression, &stored.data, &mut bytes) {
+                                    Ok(()) => record.bytes = bytes.into(),
+                                    Err(error) => {
+                                        record.bad = Some(error.to_string());
+                                        continue;
+                                    }
+                                }
                             }
+                            record.kind = RecordType::of(&record.bytes);
                         }
                     })
                 })
@@ -263,6 +358,7 @@ impl Head {
     }
 
     /// Replays records among which there is no deletion. `scattered` is memory to use again, for each task.
+    #[expect(clippy::too_many_arguments, reason = "the state of one replay, borrowed apart for its tasks")]
     fn replay_run(
         &self,
         env: &Env,
@@ -271,6 +367,8 @@ impl Head {
         scattered: &mut [Scattered],
         references: &mut References,
         replayed: &mut Replayed,
+        on_disk: &OnDisk,
+        ahead: &mut Ahead,
     ) {
         if records.is_empty() {
             return;
@@ -279,17 +377,18 @@ impl Head {
         let share = records.len().div_ceil(parts);
         let create = |records: &mut [Record]| {
             for record in records.iter_mut().filter(|record| record.kind == Some(RecordType::Series)) {
-                self.replay_series(record);
+                self.replay_series(record, on_disk);
             }
         };
         let tasks = records.chunks_mut(share).map(|records| task(move || create(records)));
         env.executor.join_all(tasks.collect());
         for record in records.iter_mut() {
-            for (reference, series) in std::mem::take(&mut record.series) {
+            replayed.chunks_mapped += std::mem::take(&mut record.chunks_mapped);
+            for (reference, series, until) in std::mem::take(&mut record.series) {
                 if self.slots.get(series.id()).is_some_and(|slot| slot.reference() != reference) {
                     references.second.push((reference, series));
                 }
-                references.insert(reference, series);
+                references.insert(reference, series, until);
             }
         }
 
@@ -311,7 +410,8 @@ impl Head {
                 scatter(records, scattered);
             })
         });
-        env.executor.join_all(tasks.collect());
+        // The next batch is read and summed up meanwhile.
+        env.executor.join_all(tasks.chain([task(|| ahead.read())]).collect());
 
         let applied = &*scattered;
         let total = Mutex::new(Tally::default());
@@ -335,6 +435,7 @@ impl Head {
             total.samples += tally.samples;
             total.skipped += tally.skipped;
             total.chunks += tally.chunks;
+            total.full_bytes += tally.full_bytes;
             total.min = total.min.min(tally.min);
             total.max = total.max.max(tally.max);
         };
@@ -350,21 +451,45 @@ impl Head {
         replayed.samples_skipped += total.skipped + scattered.iter().map(|it| it.skipped).sum::<u64>();
         self.counters.samples.fetch_add(total.samples, Relaxed);
         self.counters.chunks.fetch_add(total.chunks, Relaxed);
+        self.waiting_bytes.fetch_add(total.full_bytes, Relaxed);
         self.cover(total.min, total.max);
     }
 
-    fn replay_series(&self, record: &mut Record) {
-        let Record { bytes, series, bad, .. } = record;
+    fn replay_series(&self, record: &mut Record, on_disk: &OnDisk) {
+        let Record { bytes, series, bad, chunks_mapped, .. } = record;
         let mut packed = Vec::new();
         let mut refused = None;
         let decoded = record::decode_series(bytes, |reference, labels| {
             labels.pack_into(&mut packed);
             match self.get_or_create(&packed, Some(reference)) {
-                Ok((found, _)) => series.push((reference, found)),
+                Ok((found, slot)) => {
+                    let (attached, until) = self.attach(&slot, on_disk.of(reference));
+                    *chunks_mapped += attached;
+                    series.push((reference, found, until));
+                }
                 Err(refusal) => refused = Some(refusal.to_string()),
             }
         });
         *bad = decoded.err().map(|error| error.to_string()).or(refused);
+    }
+
+    /// Gives a series its chunks on the disk; how many, and up to where all its samples are there.
+    fn attach(&self, series: &Series<'_>, chunks: &[Loaded]) -> (u64, i64) {
+        let mut state = series.lock();
+        let count = state.attach(series, chunks.iter().map(|chunk| (chunk.range, chunk.place)));
+        let until = state.mapped_until();
+        drop(state);
+        let attached = chunks.get(..count).unwrap_or_default();
+        if let (Some(first), Some(last)) = (attached.first(), attached.last()) {
+            self.counters.chunks.fetch_add(count as u64, Relaxed);
+            let floor = self.floor.load(Relaxed);
+            if first.range.min < floor {
+                // It goes on behind the blocks; what it holds before that is theirs.
+                self.truncated.fetch_max(floor, Release);
+            }
+            self.cover(first.range.min.max(floor), last.range.max);
+        }
+        (count as u64, until)
     }
 
     #[inline]
@@ -395,7 +520,10 @@ impl Head {
             Err(_) | Ok(Applied::Same) => tally.skipped += 1,
             Ok(applied) => {
                 tally.samples += 1;
-                tally.chunks += u64::from(applied == Applied::NewChunk);
+                if let Applied::NewChunk(full) = applied {
+                    tally.chunks += 1;
+                    tally.full_bytes += u64::from(full);
+                }
                 tally.min = tally.min.min(t);
                 tally.max = tally.max.max(t);
             }
@@ -426,7 +554,7 @@ impl Head {
         record.bad = record::decode_tombstones(&record.bytes, &mut deletions).err().map(|error| error.to_string());
         let mut evicted = Vec::new();
         for deletion in deletions {
-            let Some(series) = references.get(deletion.reference) else {
+            let Some(Known { series, .. }) = references.get(deletion.reference) else {
                 replayed.unknown_series += 1;
                 continue;
             };
@@ -458,15 +586,15 @@ impl Scattered {
     /// Decodes a record and looks its series up; a sample goes to the bucket of its series' slot.
     fn scatter(&mut self, record: &mut Record, references: &References, floor: i64, bucket_slots: usize) {
         let Record { bytes, kind, others, unknown, bad, .. } = record;
-        let Self { buckets, skipped, floats, histograms, float_histograms } = self;
+        let Self { buckets, skipped, histograms, float_histograms } = self;
         let mut find = |reference| {
             let series = references.get(reference);
             *unknown += u64::from(series.is_none());
             series
         };
-        let mut put = |series: Option<SeriesRef>, st, t, value| {
-            let Some(series) = series else { return };
-            if t < floor {
+        let mut put = |known: Option<Known>, st, t, value| {
+            let Some(Known { series, until }) = known else { return };
+            if t < floor || t <= until {
                 *skipped += 1;
             } else if let Some(bucket) = buckets.get_mut(series.id() as usize / bucket_slots) {
                 if st != 0 {
@@ -477,9 +605,7 @@ impl Scattered {
         };
         let decoded = match kind {
             Some(RecordType::Samples | RecordType::SamplesSt) => {
-                let decoded = record::decode_samples(bytes, floats);
-                floats.drain(..).for_each(|s| put(find(s.reference), s.st, s.t, Value::Float(s.v)));
-                decoded
+                record::each_sample(bytes, |s| put(find(s.reference), s.st, s.t, Value::Float(s.v)))
             }
             Some(RecordType::Histograms | RecordType::CustomHistograms | RecordType::HistogramsSt) => {
                 let decoded = record::decode_histograms(bytes, histograms);
@@ -496,14 +622,14 @@ impl Scattered {
             Some(RecordType::Exemplars) => {
                 let mut all = Vec::new();
                 let decoded = record::decode_exemplars(bytes, &mut all);
-                let found = all.into_iter().filter_map(|e| Some((find(e.reference)?, e.exemplar)));
+                let found = all.into_iter().filter_map(|e| Some((find(e.reference)?.series, e.exemplar)));
                 *others = Others::Exemplars(found.collect());
                 decoded
             }
             Some(RecordType::Metadata) => {
                 let mut all = Vec::new();
                 let decoded = record::decode_metadata(bytes, &mut all);
-                let found = all.into_iter().filter_map(|m| Some((find(m.reference)?, m.metadata)));
+                let found = all.into_iter().filter_map(|m| Some((find(m.reference)?.series, m.metadata)));
                 *others = Others::Metadata(found.collect());
                 decoded
             }
@@ -514,6 +640,6 @@ impl Scattered {
         if let Err(error) = decoded {
             *bad = Some(error.to_string());
         }
-        *bytes = Vec::new();
+        *bytes = Bytes::new();
     }
 }

@@ -12,8 +12,10 @@ use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
 use super::claim::{Claim, Claimant};
 use super::cut::range_end;
 use super::error::Refusal;
+use super::full::{FullChunk, HeadChunk, HeadData};
 use super::isolation::{History, Snapshot, Ticket};
 use super::label_index::Pair;
+use super::mapped::{ChunkPlace, MappedChunks};
 use super::open::{HistogramKind, Next, Open, OpenHistogram, Times};
 use super::page_labels::{PageLabels, SeriesLabels};
 use super::rules::ChunkRules;
@@ -52,7 +54,7 @@ pub(super) struct SeriesState {
     /// When the open chunk began.
     open_since: i64,
     /// Chunks that are full, ascending.
-    full: Vec<FullChunk>,
+    full: Box<[FullChunk]>,
     /// The number of the first chunk: how many were dropped before it.
     first_number: u32,
     /// By how much the number of the series that was last seen to come after this one differs from this one's
@@ -74,33 +76,15 @@ impl LockedSeries<'_> {
 }
 
 // A million series are a million of these: whoever makes them larger should know it.
-const _: () = assert!(size_of::<SeriesState>() == 136 && size_of::<Header>() == 24);
-
-/// A chunk that takes no more samples.
-#[derive(Debug, Clone)]
-struct FullChunk {
-    range: TimeRange,
-    chunk: EncodedChunk,
-}
-
-/// A chunk as a reader gets it.
-#[derive(Debug, Clone)]
-pub struct HeadChunk {
-    /// Its number in its series; does not change as long as the chunk is there.
-    pub number: u32,
-    /// From its first to its last sample.
-    pub range: TimeRange,
-    /// The samples.
-    pub chunk: EncodedChunk,
-}
+const _: () = assert!(size_of::<SeriesState>() == 128 && size_of::<Header>() == 24);
 
 /// What became of a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Applied {
     /// It is in the open chunk.
     Appended,
-    /// It is in a new open chunk.
-    NewChunk,
+    /// It is in a new open chunk; the one before it, if there was one, is full and has so many bytes.
+    NewChunk(u32),
     /// It was there already.
     Same,
 }
@@ -274,9 +258,8 @@ impl SeriesState {
             Some(()) => self.next_at = times.next_at,
             None => {
                 let full = self.open.take();
-                self.begin(full, newest, t, rules.chunk_range);
+                applied = Applied::NewChunk(self.begin(full, newest, t, rules.chunk_range));
                 self.open = Open::floats(rules, st);
-                applied = Applied::NewChunk;
             }
         }
         self.open.push_float(st, t, v);
@@ -308,59 +291,133 @@ impl SeriesState {
             let next = open.append(&mut times, rules, st, t, histogram).map_err(invalid)?;
             self.next_at = times.next_at;
             if let Next::Full(full) = next {
-                self.begin(Some(full), newest, t, rules.chunk_range);
-                applied = Applied::NewChunk;
+                applied = Applied::NewChunk(self.begin(Some(full), newest, t, rules.chunk_range));
             }
         } else {
             let starts = rules.histogram_starts(st, false);
             let open = OpenHistogram::<K>::begin(starts, st, t, histogram).map_err(invalid)?;
             let full = self.open.take();
-            self.begin(full, newest, t, rules.chunk_range);
+            applied = Applied::NewChunk(self.begin(full, newest, t, rules.chunk_range));
             self.open = K::into_open(open);
-            applied = Applied::NewChunk;
         }
         self.history.note(ticket, newest);
         series.newest.store(t, Release);
         Ok(applied)
     }
 
-    /// Puts a full chunk, whose last sample is at `newest`, to the others: the open one begins at `t`.
-    fn begin(&mut self, full: Option<EncodedChunk>, newest: i64, t: i64, chunk_range: i64) {
+    /// Puts a full chunk, whose last sample is at `newest`, to the others: the open one begins at `t`. The full one's
+    /// bytes.
+    fn begin(&mut self, full: Option<EncodedChunk>, newest: i64, t: i64, chunk_range: i64) -> u32 {
+        let bytes = full.as_ref().map_or(0, |chunk| chunk.data.len() as u32);
         if let Some(chunk) = full {
-            self.full.push(FullChunk { range: TimeRange::new(self.open_since, newest), chunk });
+            // A series has few chunks and gets another one every half hour: no room is kept for more.
+            let mut full = Vec::from(std::mem::take(&mut self.full));
+            full.reserve_exact(1);
+            full.push(FullChunk::waiting(TimeRange::new(self.open_since, newest), chunk));
+            self.full = full.into_boxed_slice();
         }
         self.open_since = t;
         self.next_at = range_end(t, chunk_range);
+        bytes
+    }
+
+    /// Takes chunks that were found on the disk, in the order of their making, up to one that overlaps what is here; how
+    /// many. A series that had several numbers in the log gets its chunks under each when that is read, so they may come
+    /// before others.
+    pub(super) fn attach(&mut self, series: &Header, chunks: impl Iterator<Item = (TimeRange, ChunkPlace)>) -> usize {
+        let (mut full, mut count) = (Vec::from(std::mem::take(&mut self.full)), 0);
+        for (range, place) in chunks {
+            let newest = series.newest();
+            if range.min > newest {
+                if let Some(open) = self.open.take() {
+                    full.push(FullChunk::waiting(TimeRange::new(self.open_since, newest), open));
+                }
+                full.push(FullChunk::mapped(range, place));
+                series.newest.store(range.max, Release);
+            } else {
+                let position = full.partition_point(|full| full.range().max < range.min);
+                let next = full.get(position).map(|full| full.range().min);
+                let next = next.or((!self.open.is_none()).then_some(self.open_since));
+                if next.is_none_or(|next| next <= range.max) {
+                    break;
+                }
+                full.insert(position, FullChunk::mapped(range, place));
+            }
+            count += 1;
+        }
+        self.full = full.into_boxed_slice();
+        count
+    }
+
+    /// Up to where all samples are in chunks on the disk.
+    pub(super) fn mapped_until(&self) -> i64 {
+        let mapped = self.full.iter().take_while(|full| full.place().is_some());
+        mapped.last().map_or(i64::MIN, |full| full.range().max)
+    }
+
+    /// Overwrites `waiting` with the full chunks that are in memory, oldest first.
+    pub(super) fn waiting(&self, waiting: &mut Vec<(u32, TimeRange, EncodedChunk)>) {
+        waiting.clear();
+        for (number, full) in (self.first_number..).zip(&self.full) {
+            waiting.extend(full.in_memory().map(|chunk| (number, full.range(), chunk.clone())));
+        }
+    }
+
+    /// The full chunk with this number lies on the disk now, if it is still there.
+    pub(super) fn set_mapped(&mut self, number: u32, place: ChunkPlace) {
+        let full = number.checked_sub(self.first_number).and_then(|index| self.full.get_mut(index as usize));
+        if let Some(full) = full {
+            *full = FullChunk::mapped(full.range(), place);
+        }
+    }
+
+    /// The first file on the disk that has a chunk of this series. Files before it are deleted, so whatever of a series
+    /// lies in files must be asked here.
+    pub(super) fn first_file(&self) -> Option<u32> {
+        self.full.iter().find_map(FullChunk::place).map(ChunkPlace::file)
     }
 
     /// Appends the chunks that touch `range` to `chunks`, oldest first. The open one is copied as it is now.
-    pub(super) fn read(&self, series: &Header, range: TimeRange, chunks: &mut Vec<HeadChunk>) {
+    pub(super) fn read(
+        &self,
+        series: &Header,
+        files: Option<&MappedChunks>,
+        range: TimeRange,
+        chunks: &mut Vec<HeadChunk>,
+    ) {
         for (number, full) in (self.first_number..).zip(&self.full) {
-            if full.range.overlaps(&range) {
-                chunks.push(HeadChunk { number, range: full.range, chunk: full.chunk.clone() });
+            let own = full.range();
+            if own.overlaps(&range) {
+                chunks.push(HeadChunk { number, range: own, data: full.data(files) });
             }
         }
         let open_range = TimeRange::new(self.open_since, series.newest());
         if let Some(chunk) = Some(&self.open).filter(|_| open_range.overlaps(&range)).and_then(Open::copy) {
             let number = self.first_number + self.full.len() as u32;
-            chunks.push(HeadChunk { number, range: open_range, chunk });
+            chunks.push(HeadChunk { number, range: open_range, data: HeadData::Ready(chunk) });
         }
     }
 
     /// Calls `each` with the number and the range of all chunks that touch `range`, oldest first.
     pub(super) fn ranges(&self, series: &Header, range: TimeRange, mut each: impl FnMut(u32, TimeRange)) {
         let open = (!self.open.is_none()).then(|| TimeRange::new(self.open_since, series.newest()));
-        let ranges = self.full.iter().map(|full| full.range).chain(open);
+        let ranges = self.full.iter().map(FullChunk::range).chain(open);
         (self.first_number..).zip(ranges).filter(|(_, own)| own.overlaps(&range)).for_each(|(n, own)| each(n, own));
     }
 
     /// The chunk with this number and its span, if it is still there.
-    pub(super) fn chunk(&self, series: &Header, number: u32) -> Option<(TimeRange, EncodedChunk)> {
+    pub(super) fn chunk(
+        &self,
+        series: &Header,
+        files: Option<&MappedChunks>,
+        number: u32,
+    ) -> Option<(TimeRange, HeadData)> {
         let index = number.checked_sub(self.first_number)? as usize;
         match self.full.get(index) {
-            Some(full) => Some((full.range, full.chunk.clone())),
+            Some(full) => Some((full.range(), full.data(files))),
             None if index == self.full.len() => {
-                Some((TimeRange::new(self.open_since, series.newest()), self.open.copy()?))
+                let open = HeadData::Ready(self.open.copy()?);
+                Some((TimeRange::new(self.open_since, series.newest()), open))
             }
             None => None,
         }
@@ -388,14 +445,13 @@ impl SeriesState {
 
     /// Drops chunks that end before `t`; how many.
     pub(super) fn drop_before(&mut self, series: &Header, t: i64) -> usize {
-        let mut dropped = self.full.partition_point(|full| full.range.max < t);
-        self.full.drain(..dropped);
+        let mut dropped = self.full.partition_point(|full| full.range().max < t);
+        if dropped > 0 {
+            self.full = Vec::from(std::mem::take(&mut self.full)).into_iter().skip(dropped).collect();
+        }
         if self.full.is_empty() && series.newest() < t && !self.open.is_none() {
             self.open = Open::None;
             dropped += 1;
-        }
-        if self.full.is_empty() {
-            self.full.shrink_to_fit();
         }
         self.first_number = self.first_number.wrapping_add(dropped as u32);
         dropped
@@ -409,7 +465,7 @@ impl SeriesState {
     /// The first sample's time, if there is one.
     pub(super) fn oldest(&self) -> Option<i64> {
         match (self.full.first(), &self.open) {
-            (Some(full), _) => Some(full.range.min),
+            (Some(full), _) => Some(full.range().min),
             (None, Open::None) => None,
             (None, _) => Some(self.open_since),
         }
@@ -417,7 +473,7 @@ impl SeriesState {
 
     /// Bytes beside the slot: chunks, records.
     pub(super) fn heap_bytes(&self) -> usize {
-        let full: usize = self.full.iter().map(|full| full.chunk.data.len()).sum();
-        self.full.capacity() * size_of::<FullChunk>() + full + self.open.heap_bytes() + self.history.heap_bytes()
+        let full: usize = self.full.iter().map(FullChunk::heap_bytes).sum();
+        self.full.len() * size_of::<FullChunk>() + full + self.open.heap_bytes() + self.history.heap_bytes()
     }
 }

@@ -25,7 +25,8 @@ fn everything(reader: &HeadReader) -> Vec<(Labels, Vec<(i64, u64)>)> {
         reader.chunks(id, &mut chunks, &mut hide);
         let mut series = Vec::new();
         for chunk in chunks {
-            for sample in samples(chunk.chunk.encoding, &chunk.chunk.data) {
+            let chunk = chunk.load().unwrap();
+            for sample in samples(chunk.encoding, &chunk.data) {
                 let sample = sample.unwrap();
                 let Value::Float(v) = sample.value else { panic!("floats alone were appended") };
                 if !hide.iter().any(|range| range.contains(sample.t)) {
@@ -200,7 +201,8 @@ fn kinds(head: &Arc<Head>) -> String {
     let mut kinds = String::new();
     for (id, _) in reader.select(&[]).unwrap() {
         reader.chunks(id, &mut chunks, &mut hide);
-        for sample in chunks.iter().flat_map(|chunk| samples(chunk.chunk.encoding, &chunk.chunk.data)) {
+        let chunks: Vec<_> = chunks.iter().map(|chunk| chunk.load().unwrap()).collect();
+        for sample in chunks.iter().flat_map(|chunk| samples(chunk.encoding, &chunk.data)) {
             let sample = sample.unwrap();
             kinds.push(match sample.value {
                 Value::Float(_) => 'f',
@@ -276,7 +278,8 @@ fn a_finer_histogram_than_can_be_stored_is_made_coarser() {
     let reader = head.reader(TimeRange::ALL);
     let (mut chunks, id) = (Vec::new(), reader.select(&[]).unwrap()[0].0);
     reader.chunks(id, &mut chunks, &mut Vec::new());
-    let sample = samples(chunks[0].chunk.encoding, &chunks[0].chunk.data).next().unwrap().unwrap();
+    let chunk = chunks[0].load().unwrap();
+    let sample = samples(chunk.encoding, &chunk.data).next().unwrap().unwrap();
     let Value::Histogram(histogram) = sample.value else { panic!("a histogram was appended") };
     assert_eq!((histogram.schema, histogram.count), (8, 3));
 }

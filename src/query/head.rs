@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{ChunkData, SelectRequest, Series, SeriesChunk, SeriesSet, Source};
+use super::{ChunkData, ChunkLoader, SelectRequest, Series, SeriesChunk, SeriesSet, Source};
+use crate::chunk::EncodedChunk;
 use crate::error::Result;
-use crate::head::{HeadChunk, HeadReader};
-use crate::index::SeriesId;
+use crate::head::mapped::{ChunkFile, ChunkPlace};
+use crate::head::{HeadChunk, HeadData, HeadReader};
+use crate::index::{ChunkMeta, SeriesId};
 use crate::model::{Exemplar, Labels, Matcher, Metadata, TimeRange};
 
 /// A view of the head as a source. All selects see the same commits.
@@ -101,6 +103,36 @@ impl Source for HeadSource {
 /// They are sorted out when there are so many, since most are the same few again.
 const COLLECTED: usize = 1 << 16;
 
+fn promise(range: TimeRange, data: HeadData) -> ChunkData {
+    match data {
+        HeadData::Ready(chunk) => ChunkData::Ready(chunk),
+        HeadData::InFile(loader, place) => {
+            let meta = ChunkMeta { reference: place.0, min_time: range.min, max_time: range.max };
+            ChunkData::Later { loader, meta }
+        }
+        HeadData::Gone(place) => {
+            let meta = ChunkMeta { reference: place.0, min_time: range.min, max_time: range.max };
+            ChunkData::Later { loader: Arc::new(Gone), meta }
+        }
+    }
+}
+
+impl ChunkLoader for ChunkFile {
+    /// `meta` refers to a place in this file.
+    fn load(&self, meta: &ChunkMeta) -> Result<EncodedChunk> {
+        Ok(self.read(ChunkPlace(meta.reference))?)
+    }
+}
+
+/// In the place of a file that is not there any more.
+struct Gone;
+
+impl ChunkLoader for Gone {
+    fn load(&self, meta: &ChunkMeta) -> Result<EncodedChunk> {
+        HeadData::Gone(ChunkPlace(meta.reference)).load()
+    }
+}
+
 struct HeadSet {
     reader: Arc<HeadReader>,
     /// From last to first.
@@ -129,9 +161,9 @@ impl SeriesSet for HeadSet {
             }
             let deleted: Option<Arc<[TimeRange]>> = (!self.hidden.is_empty()).then(|| Arc::from(&*self.hidden));
             let visible = self.reader.range();
-            let chunks = self.chunks.drain(..).map(|HeadChunk { range, chunk, .. }| SeriesChunk {
+            let chunks = self.chunks.drain(..).map(|HeadChunk { range, data, .. }| SeriesChunk {
                 range,
-                data: ChunkData::Ready(chunk),
+                data: promise(range, data),
                 visible,
                 deleted: deleted.clone(),
                 source: 0,

@@ -69,6 +69,11 @@ impl Script {
         }
     }
 
+    /// Moves full chunks to the disk.
+    fn map(&mut self) {
+        assert!(self.head.map_full_chunks().unwrap() > 0);
+    }
+
     fn restart(&mut self) {
         let env = self.machine.kill();
         self.head = Head::open(&env, Path::new(DIR), options(), self.log, i64::MIN).unwrap().0;
@@ -90,7 +95,8 @@ fn read(head: &Arc<Head>) -> Samples<Key> {
         let (mut chunks, mut hide) = (Vec::new(), Vec::new());
         reader.chunks(id, &mut chunks, &mut hide);
         for chunk in chunks {
-            for sample in chunk::samples(chunk.chunk.encoding, &chunk.chunk.data) {
+            let chunk = chunk.load().unwrap();
+            for sample in chunk::samples(chunk.encoding, &chunk.data) {
                 let sample = sample.unwrap();
                 let Value::Float(v) = sample.value else { panic!("{sample:?}") };
                 let again = found.insert((series, sample.t), v.to_bits());
@@ -128,16 +134,22 @@ fn mixed(durability: Durability) -> Script {
     script.commit(0..600, 30);
     script.restart();
     script.commit(0..4, 70);
+    script.map();
     script.restart();
+    script.commit(4..7, 71);
+    script.map();
     script.truncate(60);
-    script.commit(2..6, 71);
-    script.commit(1000..1002, 72);
+    script.commit(2..6, 72);
+    script.commit(1000..1002, 73);
     script.restart();
     script.commit(0..8, 130);
+    script.map();
     script.restart();
+    script.commit(1000..1002, 131);
+    script.map();
     script.restart();
     script.truncate(120);
-    script.commit(0..8, 131);
+    script.commit(0..8, 132);
     let checkpoints = script.machine.log().iter().filter(|op| op.kind == OpKind::Rename).count();
     assert!(checkpoints >= 2, "the script is to write checkpoints");
     script

@@ -109,6 +109,9 @@ fn open(env: &Env, dir: &Path) -> narthex::error::Result<Arc<Head>> {
     Ok(Head::open(env, dir, options, log, i64::MIN)?.0)
 }
 
+/// Bytes of full chunks that wait in memory.
+const MAX_WAITING: u64 = 32 << 20;
+
 fn append(env: &Env, size: &Size) -> CommandResult {
     if env.fs.stat(&size.dir)?.is_some() {
         return Err(format!("{} exists: give a directory that does not", size.dir.display()).into());
@@ -128,10 +131,15 @@ fn append(env: &Env, size: &Size) -> CommandResult {
             }
             appender.commit().map(drop)
         })?;
+        // As a database's maintenance does, and Prometheus as it appends.
+        if head.waiting_bytes() > MAX_WAITING {
+            head.map_full_chunks()?;
+        }
     }
     let wal = bytes_below(env, &size.dir.join("wal"))? as f64 / size.work();
     lap.done("append", size.work(), json!({ "wal_bytes_per_sample": wal }))?;
     let lap = Lap::start(env)?;
+    head.map_full_chunks()?;
     head.close()?;
     lap.done("close", size.work(), json!({}))
 }

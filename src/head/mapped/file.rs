@@ -1,7 +1,6 @@
 //! One file of head chunks, while it grows and when it is finished.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -19,8 +18,6 @@ const GUESS: usize = 1024;
 pub(crate) struct ChunkFile {
     path: PathBuf,
     content: RwLock<Content>,
-    /// The newest sample's time in it.
-    newest: AtomicI64,
 }
 
 #[derive(Debug)]
@@ -38,26 +35,21 @@ enum Content {
 }
 
 impl ChunkFile {
-    pub(super) fn finished(path: PathBuf, bytes: Bytes, newest: i64) -> Self {
-        Self { path, content: RwLock::new(Content::Finished(bytes)), newest: AtomicI64::new(newest) }
+    pub(super) fn finished(path: PathBuf, bytes: Bytes) -> Self {
+        Self { path, content: RwLock::new(Content::Finished(bytes)) }
     }
 
-    pub(super) fn growing(path: PathBuf, read: Box<dyn ReadAt>, written: u64, newest: i64) -> Self {
+    pub(super) fn growing(path: PathBuf, read: Box<dyn ReadAt>, written: u64) -> Self {
         let content = Content::Growing { read, written, tail: Vec::new() };
-        Self { path, content: RwLock::new(content), newest: AtomicI64::new(newest) }
+        Self { path, content: RwLock::new(content) }
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    pub(super) fn newest(&self) -> i64 {
-        self.newest.load(Ordering::Acquire)
-    }
-
     /// Puts bytes behind the others, in memory: `put` appends them. Where they begin.
-    pub(super) fn extend(&self, newest: i64, put: impl FnOnce(&mut Vec<u8>)) -> u64 {
-        self.newest.fetch_max(newest, Ordering::AcqRel);
+    pub(super) fn extend(&self, put: impl FnOnce(&mut Vec<u8>)) -> u64 {
         match &mut *self.content.write() {
             Content::Growing { written, tail, .. } => {
                 let at = *written + tail.len() as u64;

@@ -10,7 +10,6 @@
 //! bytes are Prometheus's; `docs/format/chunks_head.md` describes them.
 
 #![warn(clippy::indexing_slicing)]
-#![expect(dead_code, reason = "the head is about to use it")]
 
 mod error;
 mod file;
@@ -138,7 +137,7 @@ impl MappedChunks {
         }
         let current = self.current(&mut writer)?;
         let put = |out: &mut Vec<u8>| put_chunk(out, series, range, chunk, out_of_order);
-        let place = ChunkPlace::new(current.number, current.shared.extend(range.max, put));
+        let place = ChunkPlace::new(current.number, current.shared.extend(put));
         if current.shared.end().1 >= BUFFER
             && let Err(error) = self.flush_current(&mut writer)
         {
@@ -152,6 +151,7 @@ impl MappedChunks {
     ///
     /// # Errors
     /// `Corrupt`, `Io`.
+    #[cfg_attr(not(test), expect(dead_code, reason = "chunks in order are read through their files"))]
     pub(crate) fn read(&self, place: ChunkPlace) -> Result<EncodedChunk> {
         let file = self.file(place).ok_or_else(|| MappedError::Corrupt {
             file: self.dir.join(file_name(place.file())),
@@ -222,9 +222,9 @@ impl MappedChunks {
         writer.current.as_ref().map_or(writer.next, |current| current.number)
     }
 
-    /// Bytes in all files.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.files.read().values().map(|file| file.end().0).sum()
+    /// Whether chunks can be put here.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.writer.is_some()
     }
 
     fn writer(&self) -> Result<&Mutex<Writer>> {
@@ -254,8 +254,8 @@ impl MappedChunks {
                     return Err(MappedError::io(&path)(error));
                 }
             };
-            let shared = Arc::new(ChunkFile::growing(path, read, 0, i64::MIN));
-            shared.extend(i64::MIN, put_header);
+            let shared = Arc::new(ChunkFile::growing(path, read, 0));
+            shared.extend(put_header);
             self.files.write().insert(number, Arc::clone(&shared));
             writer.next = number + 1;
             writer.current = Some(Current { number, shared, file, is_torn: false, is_named: false });

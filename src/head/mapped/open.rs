@@ -56,9 +56,9 @@ impl MappedChunks {
             }
             let path = dir.join(&entry.name);
             let bytes = fs.map(&path).map_err(MappedError::io(&path))?;
-            match opened.scan(entry, &path, &bytes) {
-                Ok(newest) => opened.keep(entry, &path, bytes, newest),
-                Err((broken, newest)) => {
+            match opened.scan(entry, &bytes) {
+                Ok(()) => opened.keep(entry, &path, bytes),
+                Err(broken) => {
                     // Who reads the directory beside us may have the file mapped: it is not cut, but replaced.
                     let whole = bytes.slice(..(broken.sound as usize).min(bytes.len()));
                     opened.note(&path, entry.number, broken.sound, broken.reason);
@@ -66,7 +66,7 @@ impl MappedChunks {
                         replace(fs, dir, &path, &whole)?;
                         drop((whole, bytes));
                         let bytes = fs.map(&path).map_err(MappedError::io(&path))?;
-                        opened.keep(entry, &path, bytes, newest);
+                        opened.keep(entry, &path, bytes);
                         sound += 1;
                     }
                     break;
@@ -114,12 +114,11 @@ impl MappedChunks {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 read => read.map_err(MappedError::io(&path))?,
             };
-            let scanned = opened.scan(entry, &path, &bytes);
-            let newest = scanned.as_ref().map_or_else(|(_, newest)| *newest, |newest| *newest);
+            let scanned = opened.scan(entry, &bytes);
             if is_last {
                 match fs.open_read(&path) {
                     Ok(read) => {
-                        let file = ChunkFile::growing(path, read, bytes.len() as u64, newest);
+                        let file = ChunkFile::growing(path, read, bytes.len() as u64);
                         opened.chunks.files.write().insert(entry.number, Arc::new(file));
                     }
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -128,8 +127,8 @@ impl MappedChunks {
                     Err(error) => return Err(MappedError::io(&path)(error).into()),
                 }
             } else {
-                opened.keep(entry, &path, bytes, newest);
-                if let Err((broken, _)) = scanned {
+                opened.keep(entry, &path, bytes);
+                if let Err(broken) = scanned {
                     opened.note(&path, entry.number, broken.sound, broken.reason);
                     break;
                 }
@@ -161,12 +160,10 @@ impl Opened {
         missing.is_none()
     }
 
-    /// Takes the chunks of a file, as far as it is sound. Its newest sample.
-    fn scan(&mut self, entry: &Entry, _path: &Path, bytes: &[u8]) -> Result<i64, (Broken, i64)> {
-        let mut newest = i64::MIN;
+    /// Takes the chunks of a file, as far as it is sound.
+    fn scan(&mut self, entry: &Entry, bytes: &[u8]) -> Result<(), Broken> {
         let loaded = &mut self.loaded;
         let scanned = scan(bytes, |found, _| {
-            newest = newest.max(found.range.max);
             loaded.push(Loaded {
                 series: found.series,
                 range: found.range,
@@ -176,11 +173,11 @@ impl Opened {
                 out_of_order: found.out_of_order,
             });
         });
-        scanned.map(|_| newest).map_err(|broken| (broken, newest))
+        scanned.map(drop)
     }
 
-    fn keep(&self, entry: &Entry, path: &Path, bytes: Bytes, newest: i64) {
-        let file = ChunkFile::finished(path.to_owned(), bytes, newest);
+    fn keep(&self, entry: &Entry, path: &Path, bytes: Bytes) {
+        let file = ChunkFile::finished(path.to_owned(), bytes);
         self.chunks.files.write().insert(entry.number, Arc::new(file));
     }
 

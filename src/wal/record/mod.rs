@@ -28,7 +28,7 @@ pub use histograms::{
 };
 pub(crate) use histograms::{put_float_histogram, put_histogram, read_one_float_histogram, read_one_histogram};
 pub use samples::{
-    decode_exemplars, decode_markers, decode_samples, decode_tombstones, encode_exemplars, encode_markers,
+    decode_exemplars, decode_markers, decode_samples, decode_tombstones, each_sample, encode_exemplars, encode_markers,
     encode_samples, encode_samples_st, encode_tombstones,
 };
 pub(crate) use series::read_series;

@@ -15,8 +15,17 @@ const MIN_SAMPLE: usize = 1 + 1 + 8;
 /// [`RecordError`]; samples before the failing one have been appended.
 pub fn decode_samples(record: &[u8], out: &mut Vec<RefSample>) -> Result<(), RecordError> {
     out.reserve(record.len() / MIN_SAMPLE);
+    each_sample(record, |sample| out.push(sample))
+}
+
+/// Calls `each` with the samples of a record of type 2 or 11, in order: for replay, which passes most of them over.
+///
+/// # Errors
+/// [`RecordError`]; `each` was called with the samples before the failing one.
+#[inline]
+pub fn each_sample(record: &[u8], mut each: impl FnMut(RefSample)) -> Result<(), RecordError> {
     if RecordType::of(record) == Some(RecordType::SamplesSt) {
-        return decode_samples_st(record, out);
+        return each_sample_st(record, each);
     }
     let (mut reader, mut place) = open(record, RecordType::Samples)?;
     if reader.is_empty() {
@@ -24,21 +33,64 @@ pub fn decode_samples(record: &[u8], out: &mut Vec<RefSample>) -> Result<(), Rec
     }
     let deltas = Deltas::read(&mut reader, place)?;
     while !reader.is_empty() {
+        let mut rest = reader.rest();
+        let before = rest.len();
+        while let Some((delta, t_delta, v, behind)) = short_sample(rest) {
+            let reference = deltas.reference.wrapping_add_signed(delta);
+            each(RefSample { reference, t: deltas.t.wrapping_add(t_delta), st: 0, v });
+            rest = behind;
+            place.entry += 1;
+        }
+        reader.bytes("samples", before - rest.len()).map_err(place.read())?;
+        if reader.is_empty() {
+            break;
+        }
+        // Long deltas, or too near to the end for reading words.
         let (reference, t) = deltas.next(&mut reader, place)?;
         let v = reader.be_f64().map_err(place.read())?;
-        out.push(RefSample { reference, t, st: 0, v });
+        each(RefSample { reference, t, st: 0, v });
         place.entry += 1;
     }
     Ok(())
 }
 
-fn decode_samples_st(record: &[u8], out: &mut Vec<RefSample>) -> Result<(), RecordError> {
+/// The sample that `bytes` begin with, if its deltas are of four bytes at most and there are words to read them from:
+/// reference, time, value, and what is behind.
+#[inline]
+fn short_sample(bytes: &[u8]) -> Option<(i64, i64, f64, &[u8])> {
+    let (reference, rest) = short_varint(bytes)?;
+    let (t, rest) = short_varint(rest)?;
+    let (value, rest) = rest.split_first_chunk()?;
+    Some((reference, t, f64::from_bits(u64::from_be_bytes(*value)), rest))
+}
+
+/// The varint that `bytes` begin with, read from one word.
+#[inline]
+fn short_varint(bytes: &[u8]) -> Option<(i64, &[u8])> {
+    if let Some((&byte, rest)) = bytes.split_first()
+        && byte < 0x80
+    {
+        return Some((unzigzag(u64::from(byte)), rest));
+    }
+    let word = u64::from_le_bytes(*bytes.first_chunk()?);
+    let len = ((!word & 0x8080_8080_8080_8080).trailing_zeros() / 8 + 1) as usize;
+    let rest = bytes.get(len..).filter(|_| len <= 4)?;
+    let word = word & (u64::MAX >> (64 - 8 * len));
+    let value = word & 0x7f | word >> 1 & 0x3f80 | word >> 2 & 0x1f_c000 | word >> 3 & 0xfe0_0000;
+    Some((unzigzag(value), rest))
+}
+
+fn unzigzag(value: u64) -> i64 {
+    (value >> 1).cast_signed() ^ -(value & 1).cast_signed()
+}
+
+fn each_sample_st(record: &[u8], mut each: impl FnMut(RefSample)) -> Result<(), RecordError> {
     let (mut reader, mut place) = open(record, RecordType::SamplesSt)?;
     let mut deltas = DeltasSt::default();
     while !reader.is_empty() {
         let (reference, t, st) = deltas.next(&mut reader, place)?;
         let v = reader.be_f64().map_err(place.read())?;
-        out.push(RefSample { reference, t, st, v });
+        each(RefSample { reference, t, st, v });
         place.entry += 1;
     }
     Ok(())
