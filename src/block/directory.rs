@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 
@@ -11,9 +12,9 @@ use super::tombstones::{TOMBSTONES_FILE, Tombstones};
 use super::{BlockError, BlockRead, Symbols};
 use crate::budget::Budget;
 use crate::chunk::{AGGREGATES, Aggregate, AggregateChunk, EncodedChunk, Encoding, sample_count, samples};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::fs::Fs;
-use crate::index::{ChunkMeta, Index, Postings, PostingsSource, SeriesId, postings_for_matchers};
+use crate::index::{ChunkMeta, Index, Postings, PostingsSource, SeriesId, Vanished, postings_for_matchers};
 use crate::model::{Labels, Matcher, TimeRange};
 
 /// The index's name in a block's directory.
@@ -27,6 +28,8 @@ pub struct Block {
     index: Index,
     segments: Segments,
     tombstones: Tombstones,
+    /// What deletes took from the listings: looked for when somebody first asks, if anything is deleted.
+    vanished: OnceLock<Vanished>,
 }
 
 impl Block {
@@ -43,7 +46,7 @@ impl Block {
         let index = Index::open(&path.display().to_string(), bytes)?;
         let segments = Segments::open(fs, dir)?;
         let tombstones = Tombstones::read(fs, dir)?;
-        let block = Self { dir: dir.to_owned(), meta, index, segments, tombstones };
+        let block = Self { dir: dir.to_owned(), meta, index, segments, tombstones, vanished: OnceLock::new() };
         block.check_segments()?;
         Ok(block)
     }
@@ -166,17 +169,69 @@ impl Block {
     }
 }
 
+impl Block {
+    /// The series of which nothing is left, and what goes with them; `None` if nothing is deleted.
+    fn vanished(&self) -> Result<Option<&Vanished>> {
+        if self.tombstones.is_empty() {
+            return Ok(None);
+        }
+        if let Some(vanished) = self.vanished.get() {
+            return Ok(Some(vanished));
+        }
+        let (mut gone, mut labels, mut chunks) = (Vec::new(), Labels::empty(), Vec::new());
+        for (id, spans) in self.tombstones.series() {
+            self.series(id, &mut labels, &mut chunks)?;
+            if self.are_deleted(&chunks, spans)? {
+                gone.push((id.0, labels.clone()));
+            }
+        }
+        let vanished = Vanished::find(&gone, &self.index)?;
+        Ok(Some(self.vanished.get_or_init(|| vanished)))
+    }
+
+    /// Whether no sample of `chunks` is outside `spans`.
+    fn are_deleted(&self, chunks: &[ChunkMeta], spans: &[TimeRange]) -> Result<bool> {
+        for meta in chunks {
+            if spans.iter().any(|span| span.min <= meta.min_time && meta.max_time <= span.max) {
+                continue;
+            }
+            let chunk = match self.chunk(meta) {
+                Ok(chunk) => chunk,
+                // Aggregates are not looked into: what is left of one counts as something.
+                Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(false),
+                Err(error) => return Err(error),
+            };
+            for sample in samples(chunk.encoding, &chunk.data) {
+                let t = sample.map_err(|error| Error::new(ErrorKind::Corrupt, format!("chunk {meta:?}: {error}")))?.t;
+                if !spans.iter().any(|span| span.contains(t)) {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
 impl BlockRead for Block {
     fn time_range(&self) -> TimeRange {
         self.meta.time_range()
     }
 
     fn label_names(&self) -> Result<Vec<String>> {
-        Ok(self.index.label_names().map(str::to_owned).collect())
+        let vanished = self.vanished()?;
+        let names = self.index.label_names().filter(|name| !vanished.is_some_and(|vanished| vanished.has_name(name)));
+        Ok(names.map(str::to_owned).collect())
     }
 
     fn label_values(&self, name: &str) -> Result<Vec<String>> {
-        self.index.label_values(name, "").map(|value| Ok(value?.to_owned())).collect()
+        let vanished = self.vanished()?;
+        let values = self.index.label_values(name, "");
+        let is_left = |value: &str| !vanished.is_some_and(|vanished| vanished.has_value(name, value));
+        let mut left = Vec::new();
+        for value in values {
+            left.extend(Some(value?).filter(|value| is_left(value)).map(str::to_owned));
+        }
+        Ok(left)
     }
 
     fn select(&self, matchers: &[Matcher]) -> Result<Vec<SeriesId>> {
@@ -210,6 +265,10 @@ impl BlockRead for Block {
         Cow::Borrowed(self.tombstones.get(id))
     }
 
+    fn is_deleted(&self, id: SeriesId) -> Result<bool> {
+        Ok(self.vanished()?.is_some_and(|vanished| vanished.series().contains(id.0)))
+    }
+
     fn symbols(&self) -> Result<Symbols<'_>> {
         if self.index.version() == crate::index::Version::V1 {
             // The one format that does not sort them.
@@ -224,16 +283,24 @@ impl BlockRead for Block {
         if matchers.is_empty() {
             return self.label_names();
         }
-        let selected = self.select(matchers)?;
+        let mut selected = self.select(matchers)?;
+        if let Some(vanished) = self.vanished()? {
+            selected.retain(|id| !vanished.series().contains(id.0));
+        }
         budget.check()?;
         Ok(self.index.names_of(selected)?)
     }
 
     fn label_values_for(&self, name: &str, matchers: &[Matcher], budget: &Budget) -> Result<Vec<String>> {
         let (own, others): (Vec<_>, Vec<_>) = matchers.iter().cloned().partition(|matcher| matcher.name() == name);
+        let vanished = self.vanished()?;
         let selected = match others.is_empty() {
             true => None,
-            false => Some(Postings::from(postings_for_matchers(&self.index, &others)?.into_vec())),
+            false => {
+                let mut ids = postings_for_matchers(&self.index, &others)?.into_vec();
+                ids.retain(|id| !vanished.is_some_and(|vanished| vanished.series().contains(*id)));
+                Some(Postings::from(ids))
+            }
         };
         let mut values = Vec::new();
         for value in self.index.label_values(name, "") {
@@ -243,7 +310,7 @@ impl BlockRead for Block {
                 continue;
             }
             let hit = match &selected {
-                None => true,
+                None => !vanished.is_some_and(|vanished| vanished.has_value(name, value)),
                 Some(selected) => selected.intersects(&self.index.postings(name, value)?),
             };
             if hit {

@@ -76,6 +76,15 @@ pub trait BlockRead: Send + Sync {
     /// What is deleted of a series: spans, ascending, that do not touch each other.
     fn tombstones(&self, id: SeriesId) -> Cow<'_, [TimeRange]>;
 
+    /// Whether every sample of a series is deleted. What cannot say so cheaply says no.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`.
+    fn is_deleted(&self, id: SeriesId) -> Result<bool> {
+        let _ = id;
+        Ok(false)
+    }
+
     /// Every string that occurs as a label's name or value, ascending. There may be more than the series use.
     ///
     /// # Errors

@@ -49,6 +49,12 @@ impl Tombstones {
         self.spans.get(&u64::from(id.0)).map_or(&[], Vec::as_slice)
     }
 
+    /// The series of which something is deleted, by ascending ids, and what.
+    pub(super) fn series(&self) -> impl Iterator<Item = (SeriesId, &[TimeRange])> {
+        // An id that is wider than a block's is no series of it.
+        self.spans.iter().filter_map(|(id, spans)| Some((SeriesId(u32::try_from(*id).ok()?), spans.as_slice())))
+    }
+
     /// Deletes a span of a series.
     pub fn add(&mut self, id: SeriesId, span: TimeRange) {
         add_span(self.spans.entry(u64::from(id.0)).or_default(), span);

@@ -25,6 +25,7 @@ mod merging;
 mod options;
 mod read_only;
 mod retention;
+mod snapshot;
 mod source;
 mod status;
 mod usage;
@@ -37,6 +38,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::block::Ulid;
 use crate::budget::Budget;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{Env, Lock, Task, Waiter, create_dir_durably};
@@ -277,6 +279,17 @@ impl Db {
         let mut done = Maintenance::default();
         self.inner.check_open()?;
         self.inner.clean_tombstones(&mut done).map(|()| done)
+    }
+
+    /// Copies what is here at this moment into the directory `dir`, which is created: the blocks as hard links where the
+    /// disk can, and with `with_head` what the head holds as one more block. The copy can be opened as a database. Which
+    /// blocks it has.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a directory that is this one or has a block's name; `Io`, also for one that has these blocks
+    /// already, `Full`.
+    pub fn snapshot(&self, dir: &Path, with_head: bool) -> Result<Vec<Ulid>> {
+        self.inner.snapshot(dir, with_head)
     }
 
     /// What is here and how it is.

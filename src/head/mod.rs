@@ -52,6 +52,7 @@ pub(crate) mod snapshot;
 mod stats;
 mod tombstones;
 mod trail;
+mod vanished;
 
 use std::fmt;
 use std::path::Path;

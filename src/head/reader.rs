@@ -14,7 +14,7 @@ use crate::model::{Exemplar, Labels, Matcher, Metadata, TimeRange};
 /// nobody.
 #[derive(Debug)]
 pub struct HeadReader {
-    head: Arc<Head>,
+    pub(super) head: Arc<Head>,
     id: u64,
     snapshot: Arc<Snapshot>,
     range: TimeRange,
@@ -87,16 +87,31 @@ impl HeadReader {
         self.head.tombstones.hide(id.0, hide);
     }
 
-    /// All label names, ascending.
+    /// All label names, ascending, but for those that only series have of which everything is deleted.
     #[must_use]
     pub fn label_names(&self) -> Vec<String> {
-        self.head.labels.names()
+        let mut names = self.head.labels.names();
+        if let Some(vanished) = self.vanished() {
+            names.retain(|name| !vanished.has_name(name));
+        }
+        names
     }
 
-    /// All values of the label `name`, ascending.
+    /// All values of the label `name`, ascending, but for those that only series have of which everything is deleted.
     #[must_use]
     pub fn label_values(&self, name: &str) -> Vec<String> {
-        self.head.labels.values(name)
+        let mut values = self.head.labels.values(name);
+        if let Some(vanished) = self.vanished() {
+            values.retain(|value| !vanished.has_value(name, value));
+        }
+        values
+    }
+
+    /// The labels of a series, if there is one.
+    pub(super) fn labels(&self, id: u32) -> Option<Labels> {
+        let series = self.head.slots.get(id)?;
+        let state = series.lock();
+        (!state.labels().is_empty()).then(|| state.labels().to_labels(&mut Vec::new()))
     }
 
     /// The exemplars in `range` of the series that pass any of the lists of matchers, in label order.

@@ -31,6 +31,13 @@ impl HeadTombstones {
         self.by_id.lock().get(&id).is_some_and(|ranges| ranges.iter().any(|range| range.contains(t)))
     }
 
+    /// The series of which something is deleted, by ascending ids.
+    pub(super) fn series(&self) -> Vec<u32> {
+        let mut ids: Vec<u32> = self.by_id.lock().keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
     /// Forgets spans that end before `t`.
     pub(super) fn drop_before(&self, t: i64) {
         self.by_id.lock().retain(|_, ranges| {

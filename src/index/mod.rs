@@ -18,6 +18,7 @@ mod reader;
 mod select;
 mod symbols;
 mod toc;
+mod vanished;
 mod writer;
 
 pub use error::IndexError;
@@ -26,6 +27,7 @@ pub use postings::{Bits, Postings};
 pub use reader::Index;
 pub use select::{PostingsSource, postings_for_matchers};
 pub use toc::{Toc, Version};
+pub(crate) use vanished::Vanished;
 pub use writer::IndexWriter;
 
 /// A series within one index. In a block of format 2 it is the offset of the series' record divided by 16, in the head a

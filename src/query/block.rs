@@ -78,16 +78,16 @@ impl<B: BlockRead + ?Sized> SeriesSet for BlockSet<B> {
             let mut labels = Labels::empty();
             self.block.series(id, &mut labels, &mut self.metas)?;
             let range = self.range;
-            self.metas.retain(|meta| TimeRange::new(meta.min_time, meta.max_time).overlaps(&range));
-            if self.metas.is_empty() {
+            let deleted = self.block.tombstones(id);
+            self.metas.retain(|meta| {
+                let span = TimeRange::new(meta.min_time, meta.max_time);
+                let is_gone = |by: &TimeRange| by.min <= span.min.max(range.min) && span.max.min(range.max) <= by.max;
+                span.overlaps(&range) && !deleted.iter().any(is_gone)
+            });
+            if self.metas.is_empty() || (!deleted.is_empty() && self.block.is_deleted(id)?) {
                 continue;
             }
             self.left -= 1;
-            let deleted = self.block.tombstones(id);
-            if deleted.iter().any(|span| span.min <= range.min && range.max <= span.max) {
-                self.left += 1;
-                continue;
-            }
             let mut chunks = Vec::new();
             if !self.labels_only {
                 let deleted: Option<Arc<[TimeRange]>> = (!deleted.is_empty()).then(|| Arc::from(&*deleted));

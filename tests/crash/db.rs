@@ -9,7 +9,7 @@ use narthex::db::{Db, Options, ReadOnlyDb, Retention};
 use narthex::error::Result;
 use narthex::fs::Env;
 use narthex::head::Committed;
-use narthex::model::{Labels, TimeRange};
+use narthex::model::{Labels, MatchOp, Matcher, TimeRange};
 use narthex::query::{SelectRequest, SeriesDecoder, Source};
 use narthex::testkit::{Image, OpKind, START_MS, SimHandle, splitmix64};
 use narthex::wal::{Compression, DamageKind, Durability};
@@ -85,6 +85,16 @@ impl Script {
 
     pub(crate) fn commit(&mut self, series: impl IntoIterator<Item = usize>, seconds: i64) {
         self.try_commit(series, seconds).unwrap();
+    }
+
+    /// Deletes what a series has from one second to another, both included.
+    fn delete(&mut self, series: usize, from: i64, to: i64) {
+        let range = TimeRange::new(at(from), at(to));
+        let picks = |key: &Key| key.0 == series && range.contains(key.1);
+        self.history.let_go(picks);
+        let one = [Matcher::new(MatchOp::Equal, "series", series.to_string()).unwrap()];
+        assert!(self.db.delete(range, &one).unwrap() > 0);
+        self.history.deleted(picks);
     }
 
     fn restart(&mut self) {
@@ -204,6 +214,35 @@ fn retention_takes_the_oldest_blocks_alone() {
         script.commit(0..2, second);
         script.db.maintain().unwrap();
     }
+    assert!(script.history.check_every_crash(script.started, recover) > 100);
+}
+
+/// Blocks are merged to larger ones, lose what is deleted, and go when nothing is left of them: the old ones, the new one,
+/// or both and the knowledge which counts.
+#[test]
+fn merged_and_rewritten_blocks_lose_nothing_and_bring_nothing_back() {
+    let mut script = Script::new(options(Durability::Sync));
+    let (mut merged, mut dropped) = (0, 0);
+    for minute in 0..6 {
+        script.commit(0..3, 60 * minute);
+        script.commit(1..4, 60 * minute + 45);
+        if minute == 3 {
+            // In a block, and in the head that is cut next.
+            script.delete(2, 40, 200);
+        }
+        let done = script.db.maintain().unwrap();
+        (merged, dropped) = (merged + done.merged.len(), dropped + done.dropped.len());
+    }
+    assert_eq!((merged, dropped), (1, 3), "three minutes become one block");
+    script.delete(1, 0, 30);
+    for series in 0..4 {
+        // All of the fourth minute: nothing is left of its block.
+        script.delete(series, 180, 239);
+    }
+    script.restart();
+    let done = script.db.clean_tombstones().unwrap();
+    assert_eq!((done.merged.len(), done.dropped.len()), (1, 2));
+    script.db.maintain().unwrap();
     assert!(script.history.check_every_crash(script.started, recover) > 100);
 }
 

@@ -19,6 +19,8 @@ pub(crate) struct History<K> {
     durable: BTreeMap<K, u64>,
     /// From this moment on nothing is promised of samples that the test says are let go.
     let_go: BTreeMap<K, u64>,
+    /// Samples that are deleted for good, each from a moment on.
+    deleted: BTreeMap<K, u64>,
 }
 
 impl<K: Ord + Clone + Debug> History<K> {
@@ -29,6 +31,7 @@ impl<K: Ord + Clone + Debug> History<K> {
             acknowledged: BTreeMap::new(),
             durable: BTreeMap::new(),
             let_go: BTreeMap::new(),
+            deleted: BTreeMap::new(),
         }
     }
 
@@ -61,6 +64,14 @@ impl<K: Ord + Clone + Debug> History<K> {
         }
     }
 
+    /// The samples that `wanted` picks were deleted, and that was said to be on the disk.
+    pub(crate) fn deleted(&mut self, wanted: impl Fn(&K) -> bool) {
+        let now = self.machine.ops();
+        for key in self.begun.keys().filter(|key| wanted(key)) {
+            self.deleted.entry(key.clone()).or_insert(now);
+        }
+    }
+
     /// Looks for what is promised at the moment `ops`, and for what was never written, in `found`.
     fn check(&self, promised: &BTreeMap<K, u64>, ops: u64, story: &fmt::Arguments<'_>, found: &Samples<K>) {
         for (key, _) in promised.iter().filter(|(_, when)| **when <= ops) {
@@ -72,6 +83,8 @@ impl<K: Ord + Clone + Debug> History<K> {
             let begun = self.begun.get(key);
             let known = begun.is_some_and(|(when, begun)| *when <= ops && begun == bits);
             assert!(known, "{key:?} = {bits:x} was never written (but {begun:x?}). {story}");
+            let is_back = self.deleted.get(key).is_some_and(|when| *when <= ops);
+            assert!(!is_back, "{key:?} was deleted. {story}");
         }
     }
 
