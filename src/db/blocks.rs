@@ -135,6 +135,8 @@ impl Blocks {
     /// would leave single blocks behind.
     pub(super) fn mergeable(&self) -> Vec<Arc<Block>> {
         let mut blocks: Vec<_> = self.all().to_vec();
+        // Downsampled ones, put here by somebody: their chunks are not samples, and what they repeat is not theirs to win.
+        blocks.retain(|block| block.meta().resolution() == 0);
         if let Some(guard) = &self.guard {
             blocks.sort_by_key(|block| block.meta().ulid);
             let may_go = |block: &&Arc<Block>| guard.may_drop(block.meta(), block.dir());

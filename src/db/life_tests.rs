@@ -10,7 +10,9 @@ use super::*;
 use crate::block::{Block, BlockMeta, BlockWriter, HINT_OUT_OF_ORDER, TimedChunk, Ulid, new_ulid};
 use crate::chunk::XorAppender;
 use crate::fs::Env;
-use crate::model::{MatchOp, Matcher};
+use crate::fs::sim::OpKind;
+use crate::model::{Labels, MatchOp, Matcher};
+use crate::query::{SelectRequest, Source};
 
 /// With merges, as by default.
 fn merging() -> Options {
@@ -130,6 +132,14 @@ fn what_is_older_wins_before_and_after_a_merge_whoever_was_merged() {
     backfill(&env, &[(0, 4.0), (5, 4.0)], |_| {});
     drop(db);
     assert_eq!(content(&open(&env).source())[0].1[..4], expected);
+}
+
+#[test]
+fn downsampled_blocks_are_not_merged_with_what_they_were_made_of() {
+    let (env, _machine) = machine();
+    backfill(&env, &[(0, 1.0), (1, 1.0)], |_| {});
+    backfill(&env, &[(0, 2.0), (1, 2.0)], |meta| meta.set_resolution(300_000));
+    assert_eq!(open(&env).compact().unwrap(), Maintenance::default());
 }
 
 #[test]
@@ -337,4 +347,113 @@ fn whatever_may_not_be_touched_is_named() {
     assert!(set_aside > 3);
     let path = Path::new("/data");
     assert!(env.fs.stat(path).unwrap().is_some());
+}
+
+fn names(db: &Db, matchers: &[Matcher]) -> Vec<String> {
+    let budget = Budget::unlimited();
+    db.source().label_names(&SelectRequest::labels_only(TimeRange::ALL, matchers, &budget)).unwrap()
+}
+
+fn values(db: &Db, matchers: &[Matcher]) -> Vec<String> {
+    let budget = Budget::unlimited();
+    db.source().label_values("n", &SelectRequest::labels_only(TimeRange::ALL, matchers, &budget)).unwrap()
+}
+
+fn listed(db: &Db) -> Vec<Labels> {
+    let budget = Budget::unlimited();
+    let mut set = db.source().select(&SelectRequest::labels_only(TimeRange::ALL, &[], &budget)).unwrap();
+    std::iter::from_fn(|| set.next().unwrap()).map(|series| series.labels).collect()
+}
+
+fn append(db: &Db, labels: &Labels, t: i64, v: f64) {
+    let mut appender = db.appender();
+    appender.append(None, labels, t, v).unwrap();
+    appender.commit().unwrap();
+}
+
+#[test]
+fn names_and_values_go_with_the_last_sample_and_come_back_with_the_next() {
+    let (env, machine) = machine();
+    let db = Db::open_with(&env, dir(), options()).unwrap();
+    let odd = Labels::from_pairs([("__name__", "m"), ("n", "odd"), ("only", "here")]);
+    append(&db, &odd, START, 1.0);
+    fill(&db, 0..8);
+    append(&db, &odd, START + 8 * HOUR, 1.0);
+    db.maintain().unwrap();
+    let metric = [Matcher::new(MatchOp::Equal, "__name__", "m").unwrap()];
+    assert_eq!(names(&db, &[]), ["__name__", "n", "only"]);
+    assert_eq!(values(&db, &[]), ["0", "1", "2", "odd"]);
+    db.delete(TimeRange::ALL, &[Matcher::new(MatchOp::Equal, "only", "here").unwrap()]).unwrap();
+    // In two pieces, between two samples.
+    let cut = START + 90 * 60_000;
+    db.delete(TimeRange::new(START, cut + 1_000), &number(1)).unwrap();
+    assert_eq!(values(&db, &[]), ["0", "1", "2"], "half of it is there");
+    db.delete(TimeRange::new(cut + 59_000, i64::MAX), &number(1)).unwrap();
+    let is_gone = |db: &Db| {
+        for matchers in [&[][..], &metric] {
+            assert_eq!(names(db, matchers), ["__name__", "n"]);
+            assert_eq!(values(db, matchers), ["0", "2"]);
+        }
+        assert_eq!(listed(db), [series(0), series(2)]);
+    };
+    is_gone(&db);
+    let db = Db::open_with(&machine.kill(), dir(), options()).unwrap();
+    is_gone(&db);
+    append(&db, &series(1), START + 9 * HOUR, 1.0);
+    assert_eq!(values(&db, &[]), ["0", "1", "2"]);
+    assert_eq!(listed(&db).len(), 3);
+}
+
+fn copy_of(env: &Env, path: &Path) -> ReadOnlyDb {
+    ReadOnlyDb::open_with(env, path).unwrap()
+}
+
+#[test]
+fn a_snapshot_holds_what_was_committed_and_stays_so() {
+    let (env, machine) = machine();
+    let db = Db::open_with(&env, dir(), options()).unwrap();
+    fill(&db, 0..8);
+    db.maintain().unwrap();
+    // One in a block, one in the head, over the edge of chunks.
+    db.delete(TimeRange::new(START + HOUR, START + 2 * HOUR), &number(0)).unwrap();
+    db.delete(TimeRange::new(START + 7 * HOUR - 1, START + 7 * HOUR), &number(2)).unwrap();
+    let before = content(&db.source());
+    let mut open = db.appender();
+    open.append(None, &series(1), START + 8 * HOUR, 1.0).unwrap();
+    let path = Path::new("/copies/one");
+    assert_eq!(db.snapshot(path, true).unwrap().len(), 4);
+    open.commit().unwrap();
+    db.delete(TimeRange::ALL, &[]).unwrap();
+    db.clean_tombstones().unwrap();
+    let env = machine.kill();
+    let copy = copy_of(&env, path);
+    assert_eq!(copy.status().quarantined, []);
+    assert_eq!(content(&copy.source()), before);
+    for block in copy.status().blocks {
+        Block::open(env.fs.as_ref(), &path.join(block.meta.ulid.to_string())).unwrap().verify().unwrap();
+    }
+    // It is a database like any other.
+    let copy = Db::open_with(&env, path, merging()).unwrap();
+    fill(&copy, 8..12);
+    copy.maintain().unwrap();
+    assert_eq!(content(&copy.source())[1].1.len(), before[1].1.len() + 240);
+}
+
+#[test]
+fn a_snapshot_without_the_head_has_the_blocks_and_copies_where_it_cannot_link() {
+    let (env, machine) = machine();
+    let db = Db::open_with(&env, dir(), options()).unwrap();
+    fill(&db, 0..8);
+    db.maintain().unwrap();
+    machine.fail_when(|op| (op.kind == OpKind::HardLink).then_some(io::ErrorKind::Unsupported));
+    let path = Path::new("/copies/two");
+    assert_eq!(db.snapshot(path, false).unwrap(), ulids(&db));
+    assert_eq!(content(&copy_of(&env, path).source()), expected(0..6));
+    let again = db.snapshot(path, false).unwrap_err();
+    assert!(again.to_string().contains("/copies/two/"), "{again}");
+    for wrong in [dir(), &path.join(ulids(&db)[0].to_string())] {
+        let error = db.snapshot(wrong, false).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().contains(&wrong.display().to_string()), "{error}");
+    }
 }
