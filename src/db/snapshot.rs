@@ -51,7 +51,7 @@ impl Inner {
         };
         if let Some(reader) = head {
             let head = HeadBlock::new(reader)?;
-            if let Some(span) = head.span()? {
+            if let Some(span) = head.span() {
                 let end = span.max.saturating_add(1);
                 let block = write_block(&self.env, dir, &head, span.min..end, &[], &self.rewrites)?;
                 written.extend(block.map(|meta| meta.ulid));
@@ -125,18 +125,17 @@ impl HeadBlock {
         Ok(Self { reader, series, chunks: Mutex::default() })
     }
 
-    /// From the first to the last sample.
-    fn span(&self) -> Result<Option<TimeRange>> {
-        let mut span: Option<TimeRange> = None;
-        let mut chunks = Vec::new();
-        for index in 0..self.series.len() {
-            self.read(index, &mut chunks)?;
-            for TimedChunk { min_time, max_time, .. } in chunks.drain(..) {
-                let so_far = span.unwrap_or(TimeRange::new(min_time, max_time));
-                span = Some(TimeRange::new(so_far.min.min(min_time), so_far.max.max(max_time)));
+    /// Where its samples lie: from the first to the last, or a little more.
+    fn span(&self) -> Option<TimeRange> {
+        let (mut span, mut chunks, mut hidden): (Option<TimeRange>, _, _) = (None, Vec::new(), Vec::new());
+        for (id, _) in &self.series {
+            self.reader.chunks(*id, &mut chunks, &mut hidden);
+            for range in chunks.iter().filter_map(|chunk| chunk.range.intersect(&self.reader.range())) {
+                let so_far = span.unwrap_or(range);
+                span = Some(TimeRange::new(so_far.min.min(range.min), so_far.max.max(range.max)));
             }
         }
-        Ok(span)
+        span
     }
 
     /// The chunks of a series by precedence, without what must not be seen.
@@ -151,12 +150,12 @@ impl HeadBlock {
             let span = chunk.range;
             let untouched = range.min <= span.min && span.max <= range.max;
             if untouched && !hidden.iter().any(|by| by.overlaps(&span)) {
-                out.push(TimedChunk { min_time: span.min, max_time: span.max, chunk: chunk.chunk });
+                out.push(TimedChunk { min_time: span.min, max_time: span.max, chunk: chunk.load()? });
                 continue;
             }
             let keep = |t| range.contains(t) && !hidden.iter().any(|by| by.contains(t));
             let mut written = Vec::new();
-            rewrite(&chunk.chunk, keep, &mut written)
+            rewrite(&chunk.load()?, keep, &mut written)
                 .map_err(|error| Error::new(ErrorKind::Corrupt, format!("a chunk of {labels} in the head: {error}")))?;
             out.extend(written.into_iter().map(|chunk| TimedChunk {
                 min_time: chunk.min_time,
