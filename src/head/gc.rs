@@ -124,7 +124,7 @@ impl Head {
         }
         self.counters.chunks.fetch_sub(collected.chunks, Ordering::Relaxed);
         if collected.chunks > 0 {
-            self.truncate_chunk_files(first_file);
+            self.truncate_chunk_files(first_file.min(self.out_of_order.first_file()));
         }
         self.tombstones.drop_before(t);
         if truncated > i64::MIN {

@@ -253,6 +253,7 @@ impl Head {
         let mut scattered: Vec<Scattered> = (0..tasks).map(|_| Scattered::default()).collect();
         // Numbers that chunks have must not be given to other series, whatever became of the log.
         references.last = on_disk.iter().map(|chunk| chunk.series).max().unwrap_or(0);
+        let late = on_disk.iter().filter(|chunk| chunk.out_of_order).copied().collect();
         let on_disk = OnDisk::new(on_disk, self.floor.load(Relaxed));
         let mut ahead = Ahead { reader, limit: BATCH * tasks, next: None };
         loop {
@@ -310,8 +311,12 @@ impl Head {
         let gone = gone.map(|(reference, newest, series)| (reference, Gone { segment: last, newest, series }));
         self.gone.lock().extend(gone);
         replayed.damage = ahead.reader.finish();
+        if !asked {
+            // The log of what came out of order may be the first that has histograms.
+            rules.histograms = histogram_starts(env, dir).unwrap_or(rules.histograms);
+        }
         let series = |reference| references.get(reference).map(|known| known.series);
-        self.replay_late(env, &dir.join(WBL_DIR), &series, &mut replayed)?;
+        self.replay_late(env, &dir.join(WBL_DIR), late, &series, rules, &mut replayed)?;
         replayed.series = self.series_count();
         Ok(replayed)
     }

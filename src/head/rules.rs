@@ -4,6 +4,7 @@
 //! not take from an appender any more: replay keeps them, in chunks that can.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::{Sample, Value};
 
 use super::HeadOptions;
 
@@ -86,6 +87,11 @@ impl ChunkRules {
     #[inline]
     pub(super) fn leaves_xor(self, st: i64) -> bool {
         st != 0 || self.starts
+    }
+
+    /// Whether the sample's start timestamp goes into its chunk, if it has one.
+    pub(super) fn keeps_start(self, sample: &Sample) -> bool {
+        matches!(sample.value, Value::Float(_)) || self.histograms != HistogramStarts::Never
     }
 
     /// Whether a histogram with this start timestamp goes into a chunk with start timestamps; the open one is such

@@ -103,7 +103,8 @@ impl Source for HeadSource {
 /// They are sorted out when there are so many, since most are the same few again.
 const COLLECTED: usize = 1 << 16;
 
-fn promise(range: TimeRange, data: HeadData) -> ChunkData {
+/// A chunk of the head, which is read when it is needed.
+pub(super) fn promise(range: TimeRange, data: HeadData) -> ChunkData {
     match data {
         HeadData::Ready(chunk) => ChunkData::Ready(chunk),
         HeadData::InFile(loader, place) => {

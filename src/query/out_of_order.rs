@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{ChunkData, HeadSource, SelectRequest, Series, SeriesChunk, SeriesSet, Source};
+use super::head::promise;
+use super::{HeadSource, SelectRequest, Series, SeriesChunk, SeriesSet, Source};
 use crate::error::Result;
 use crate::head::{HeadReader, OutOfOrderChunk};
 use crate::index::SeriesId;
@@ -84,7 +85,7 @@ impl SeriesSet for LateSet {
     fn next(&mut self) -> Result<Option<Series>> {
         while self.left > 0 {
             let Some((id, labels)) = self.series.pop() else { break };
-            self.reader.out_of_order(id, self.range, &mut self.chunks)?;
+            self.reader.out_of_order(id, self.range, &mut self.chunks);
             if self.chunks.is_empty() {
                 continue;
             }
@@ -92,9 +93,9 @@ impl SeriesSet for LateSet {
             if self.labels_only {
                 return Ok(Some(Series { labels, chunks: Vec::new() }));
             }
-            let chunks = self.chunks.drain(..).map(|OutOfOrderChunk { range, chunk, hide }| SeriesChunk {
+            let chunks = self.chunks.drain(..).map(|OutOfOrderChunk { range, data, hide }| SeriesChunk {
                 deleted: (!hide.is_empty()).then(|| Arc::from(hide)),
-                ..SeriesChunk::new(range, ChunkData::Ready(chunk))
+                ..SeriesChunk::new(range, promise(range, data))
             });
             return Ok(Some(Series { labels, chunks: chunks.collect() }));
         }

@@ -15,8 +15,9 @@ use crate::error::Result;
 use crate::head::error::Refusal;
 use crate::model::{CUSTOM_BUCKETS_SCHEMA, Sample, TimeRange, Value};
 use crate::wal::record::{
-    RefSample, encode_custom_float_histograms, encode_custom_histograms, encode_float_histograms,
-    encode_float_histograms_st, encode_histograms, encode_histograms_st, encode_samples, encode_samples_st,
+    RefMarker, RefSample, encode_custom_float_histograms, encode_custom_histograms, encode_float_histograms,
+    encode_float_histograms_st, encode_histograms, encode_histograms_st, encode_markers, encode_samples,
+    encode_samples_st,
 };
 
 /// A sample out of order that waits for its commit.
@@ -32,6 +33,8 @@ pub(in crate::head) struct Late {
 #[derive(Debug)]
 struct Full {
     id: u32,
+    /// The series' number in the log.
+    reference: u64,
     chunks: Vec<(TimeRange, Stored)>,
 }
 
@@ -94,7 +97,7 @@ impl Head {
                 None => {
                     let left = table.room(id, generation, low);
                     if left == 0 {
-                        full.extend(self.fill(id)?);
+                        full.extend(self.fill(id, late.reference)?);
                     }
                     room.entry(id).or_insert(if left == 0 { super::series::CAPACITY } else { left })
                 }
@@ -106,6 +109,7 @@ impl Head {
         let (samples, rest) = waiting.split_at_checked(taken).unwrap_or((waiting, &[]));
         if let Some(log) = &table.log {
             let mut records = Records::default();
+            records.put_markers(&self.map_late(&mut full)?);
             records.put(samples);
             log.commit(&records.slices())?;
         }
@@ -113,11 +117,38 @@ impl Head {
     }
 
     /// The full buffer of a series as chunks.
-    fn fill(&self, id: u32) -> Result<Option<Full>> {
+    fn fill(&self, id: u32, reference: u64) -> Result<Option<Full>> {
         let Some(written) = self.out_of_order.look(id, super::OutOfOrder::encode) else { return Ok(None) };
         let chunks =
             written?.into_iter().map(|it| (TimeRange::new(it.min_time, it.max_time), Stored::Memory(it.chunk)));
-        Ok(Some(Full { id, chunks: chunks.collect() }))
+        Ok(Some(Full { id, reference, chunks: chunks.collect() }))
+    }
+
+    /// Puts the chunks of full buffers into the files of head chunks, and gives the markers that say so. The files are
+    /// handed to the system first: a marker must not stand in the log before its chunk can be found. If a power cut
+    /// takes the chunk all the same, its samples stand in the log.
+    fn map_late(&self, full: &mut [Full]) -> Result<Vec<RefMarker>> {
+        let Some(files) = self.mapped.as_ref().filter(|files| files.is_writable() && !full.is_empty()) else {
+            return Ok(Vec::new());
+        };
+        let mut places = Vec::new();
+        for Full { reference, chunks, .. } in &*full {
+            for (range, data) in chunks {
+                places.push(files.append(*reference, *range, &data.load()?, true)?);
+            }
+        }
+        files.flush()?;
+        let mut markers = Vec::with_capacity(places.len());
+        let mut places = places.into_iter();
+        for Full { reference, chunks, .. } in full {
+            for ((_, data), place) in chunks.iter_mut().zip(&mut places) {
+                markers.push(RefMarker { reference: *reference, chunk: place.0 });
+                if let Some(file) = files.file(place) {
+                    *data = Stored::Mapped(file, place);
+                }
+            }
+        }
+        Ok(markers)
     }
 }
 
@@ -136,14 +167,19 @@ impl Commit<'_> {
     pub(in crate::head) fn apply_late(&mut self, round: Round<'_>) {
         let (commit, low) = (self.ticket.id(), self.ticket.low());
         let head = self.head;
-        for Full { id, chunks } in round.full {
+        let rules = head.options.rules();
+        for Full { id, chunks, .. } in round.full {
             head.out_of_order.change(id, |it| it.seal(chunks, low));
         }
         for Late { series, sample, .. } in round.samples {
             let id = series.id();
             let applied = self.with_series(*series, |slot| {
                 // Under the page's lock: a collection sees the series with it, or does not remove it.
-                head.out_of_order.insert(id, sample, slot.newest(), commit, low)
+                if sample.st == 0 || rules.keeps_start(sample) {
+                    return head.out_of_order.insert(id, sample, slot.newest(), commit, low);
+                }
+                let sample = Sample { st: 0, ..sample.clone() };
+                head.out_of_order.insert(id, &sample, slot.newest(), commit, low)
             });
             match applied {
                 Some(Ok(Applied::Same)) => self.committed.same += 1,
@@ -175,6 +211,13 @@ impl Records {
     fn end(&mut self) {
         if self.ends.last().copied().unwrap_or(0) < self.bytes.len() {
             self.ends.push(self.bytes.len());
+        }
+    }
+
+    fn put_markers(&mut self, markers: &[RefMarker]) {
+        if !markers.is_empty() {
+            encode_markers(markers.iter().copied(), &mut self.bytes);
+            self.end();
         }
     }
 

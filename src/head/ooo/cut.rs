@@ -219,7 +219,7 @@ impl BlockRead for OutOfOrderHead {
     fn chunk(&self, meta: &ChunkMeta) -> Result<EncodedChunk> {
         let (id, index) = ((meta.reference >> 32) as u32, meta.reference as u32 as usize);
         let data = self.head.out_of_order.look(id, |it| it.chunks.get(index).map(|chunk| chunk.data.clone()));
-        self.head.load(data.flatten().ok_or_else(|| no_series(id))?)
+        data.flatten().ok_or_else(|| no_series(id))?.load()
     }
 
     fn tombstones(&self, _id: SeriesId) -> Cow<'_, [TimeRange]> {

@@ -2,7 +2,7 @@
 
 use super::super::Head;
 use super::Stored;
-use crate::chunk::{EncodedChunk, WrittenChunk, rewrite};
+use crate::chunk::{WrittenChunk, rewrite};
 use crate::error::Result;
 use crate::model::TimeRange;
 use crate::wal::record::{RefTombstone, encode_tombstones};
@@ -35,7 +35,7 @@ impl Head {
                 chunks.map(|(index, chunk)| (index, chunk.data.clone())).collect::<Vec<_>>()
             });
             let Some(found) = found else { continue };
-            let rewritten = self.without(found, tombstone.range)?;
+            let rewritten = without(found, tombstone.range)?;
             deletions.push(Deletion { id: *id, range: tombstone.range, rewritten });
             tombstones.push(*tombstone);
         }
@@ -52,20 +52,15 @@ impl Head {
         }
         Ok(())
     }
+}
 
-    /// The chunks without the samples in `range`.
-    pub(super) fn without(
-        &self,
-        chunks: Vec<(usize, Stored)>,
-        range: TimeRange,
-    ) -> Result<Vec<(usize, Vec<WrittenChunk>)>> {
-        let mut rewritten = Vec::with_capacity(chunks.len());
-        for (index, data) in chunks {
-            let chunk: EncodedChunk = self.load(data)?;
-            let mut written = Vec::new();
-            rewrite(&chunk, |t| !range.contains(t), &mut written)?;
-            rewritten.push((index, written));
-        }
-        Ok(rewritten)
+/// The chunks without the samples in `range`.
+pub(super) fn without(chunks: Vec<(usize, Stored)>, range: TimeRange) -> Result<Vec<(usize, Vec<WrittenChunk>)>> {
+    let mut rewritten = Vec::with_capacity(chunks.len());
+    for (index, data) in chunks {
+        let mut written = Vec::new();
+        rewrite(&data.load()?, |t| !range.contains(t), &mut written)?;
+        rewritten.push((index, written));
     }
+    Ok(rewritten)
 }

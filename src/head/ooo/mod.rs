@@ -25,15 +25,18 @@ mod replay;
 mod series;
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::sync::atomic::{AtomicI64, AtomicU64};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::error::Refusal;
+use super::mapped::{ChunkFile, ChunkPlace};
 use super::series::Applied;
 use crate::chunk::EncodedChunk;
 use crate::codec::FixedMap;
+use crate::error::Result as AnyResult;
 use crate::model::{Sample, Value};
 use crate::wal::Log;
 
@@ -50,6 +53,18 @@ const SHARDS: usize = 64;
 pub(super) enum Stored {
     /// Here.
     Memory(EncodedChunk),
+    /// In a file, which is not deleted as long as a chunk lies there.
+    Mapped(Arc<ChunkFile>, ChunkPlace),
+}
+
+impl Stored {
+    /// The bytes.
+    fn load(&self) -> AnyResult<EncodedChunk> {
+        match self {
+            Self::Memory(chunk) => Ok(chunk.clone()),
+            Self::Mapped(file, place) => Ok(file.read(*place)?),
+        }
+    }
 }
 
 type Shard = FixedMap<u32, Box<OutOfOrder>>;
@@ -197,6 +212,15 @@ impl OutOfOrderTable {
             }
         }
         Ok(applied)
+    }
+
+    /// The first file of head chunks that is needed; `u32::MAX`: none is.
+    pub(super) fn first_file(&self) -> u32 {
+        if self.is_empty() {
+            return u32::MAX;
+        }
+        let first = |shard: &Mutex<Shard>| shard.lock().values().filter_map(|it| it.first_file()).min();
+        self.shards.iter().filter_map(first).min().unwrap_or(u32::MAX)
     }
 
     /// Bytes of memory.

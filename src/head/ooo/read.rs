@@ -1,5 +1,6 @@
 //! Reading what came out of order.
 
+use super::super::HeadData;
 use super::super::HeadReader;
 use super::Stored;
 use crate::chunk::EncodedChunk;
@@ -12,10 +13,19 @@ use crate::model::{Labels, Matcher, TimeRange};
 pub struct OutOfOrderChunk {
     /// From its first to its last sample, or wider.
     pub range: TimeRange,
-    /// The samples.
-    pub chunk: EncodedChunk,
+    pub(crate) data: HeadData,
     /// What of it must not be seen: spans, ascending.
     pub hide: Vec<TimeRange>,
+}
+
+impl OutOfOrderChunk {
+    /// The samples: read from the disk, if they lie there.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`.
+    pub fn load(&self) -> Result<EncodedChunk> {
+        self.data.load()
+    }
 }
 
 impl HeadReader {
@@ -51,27 +61,16 @@ impl HeadReader {
 
     /// Overwrites `chunks` with those of a series' samples out of order that touch `range`, in order of precedence: an
     /// earlier one's samples win. They may overlap, and reach back before what is left of the head.
-    ///
-    /// # Errors
-    /// `Corrupt`, `Io`.
-    pub fn out_of_order(&self, id: SeriesId, range: TimeRange, chunks: &mut Vec<OutOfOrderChunk>) -> Result<()> {
+    pub fn out_of_order(&self, id: SeriesId, range: TimeRange, chunks: &mut Vec<OutOfOrderChunk>) {
         chunks.clear();
-        let mut found = Vec::new();
         self.head().out_of_order.look(id.0, |it| {
-            it.read(self.snapshot(), range, |range, data, hide| found.push((range, data, hide)));
+            it.read(self.snapshot(), range, |range, data, hide| {
+                let data = match data {
+                    Stored::Memory(chunk) => HeadData::Ready(chunk),
+                    Stored::Mapped(file, place) => HeadData::InFile(file, place),
+                };
+                chunks.push(OutOfOrderChunk { range, data, hide });
+            });
         });
-        for (range, data, hide) in found {
-            chunks.push(OutOfOrderChunk { range, chunk: self.head().load(data)?, hide });
-        }
-        Ok(())
-    }
-}
-
-impl super::super::Head {
-    /// A chunk's bytes.
-    pub(super) fn load(&self, data: Stored) -> Result<EncodedChunk> {
-        match data {
-            Stored::Memory(chunk) => Ok(chunk),
-        }
     }
 }

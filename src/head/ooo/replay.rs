@@ -7,24 +7,30 @@
 use std::path::Path;
 use std::sync::atomic::Ordering::AcqRel;
 
+use super::super::mapped::Loaded;
 use super::super::replay::Replayed;
+use super::super::rules::ChunkRules;
 use super::super::{Head, SeriesRef};
-use super::Applied;
+use super::delete::without;
 use super::series::encode;
+use super::{Applied, Stored};
+use crate::codec::FixedMap;
 use crate::error::Result;
 use crate::fs::Env;
 use crate::model::{Sample, TimeRange, Value};
-use crate::wal::record::{self, RecordType};
+use crate::wal::record::{self, RecordType, RefMarker};
 use crate::wal::{Decompressor, LogReader};
 
 impl Head {
     /// Reads the log in `dir` into this head, which is nobody else's yet. `find` gives the series that a number in the log
-    /// stands for.
+    /// stands for, `on_disk` are the chunks that there may be markers of, `rules` say whether histograms keep their start timestamps.
     pub(in crate::head) fn replay_late(
         &self,
         env: &Env,
         dir: &Path,
+        on_disk: Vec<Loaded>,
         find: &dyn Fn(u64) -> Option<SeriesRef>,
+        rules: ChunkRules,
         replayed: &mut Replayed,
     ) -> Result<()> {
         let mut reader = LogReader::open(&env.fs, dir)?;
@@ -32,6 +38,7 @@ impl Head {
         let (mut decompressor, mut bytes) = (Decompressor::default(), Vec::new());
         let (mut floats, mut histograms, mut float_histograms) = (Vec::new(), Vec::new(), Vec::new());
         let mut samples: Vec<(u64, Sample)> = Vec::new();
+        let on_disk: FixedMap<u64, Loaded> = on_disk.into_iter().map(|chunk| (chunk.place.0, chunk)).collect();
         let mut last = 0;
         while let Some(at) = reader.next(&mut decompressor, &mut bytes)? {
             replayed.records += 1;
@@ -73,15 +80,23 @@ impl Head {
                 }
                 Some(RecordType::MmapMarkers) => {
                     let mut markers = Vec::new();
-                    record::decode_markers(&bytes, &mut markers)
+                    let decoded = record::decode_markers(&bytes, &mut markers);
+                    // Those of one buffer stand side by side.
+                    for markers in markers.chunk_by(|a, b| a.reference == b.reference) {
+                        self.replay_markers(markers, &on_disk, find);
+                    }
+                    decoded
                 }
                 _ => Ok(()),
             };
             if let Err(error) = decoded {
                 reader.note_bad_record(at, error.to_string());
             }
-            for (reference, sample) in samples.drain(..) {
+            for (reference, mut sample) in samples.drain(..) {
                 last = last.max(reference);
+                if !rules.keeps_start(&sample) {
+                    sample.st = 0;
+                }
                 self.replay_late_sample(find(reference), sample, replayed);
             }
         }
@@ -89,6 +104,28 @@ impl Head {
         self.last_reference.fetch_max(last, AcqRel);
         replayed.damage.append(&mut reader.finish());
         Ok(())
+    }
+
+    /// Takes over the chunks that a buffer became, if all of them are there.
+    fn replay_markers(
+        &self,
+        markers: &[RefMarker],
+        on_disk: &FixedMap<u64, Loaded>,
+        find: &dyn Fn(u64) -> Option<SeriesRef>,
+    ) {
+        let (Some(files), Some(first)) = (&self.mapped, markers.first()) else { return };
+        let Some(series) = find(first.reference).filter(|series| self.known(*series).is_some()) else { return };
+        let (mut chunks, mut samples) = (Vec::with_capacity(markers.len()), 0);
+        for marker in markers {
+            // The original says with 0 that a first chunk begins.
+            let Some(chunk) = on_disk.get(&marker.chunk).filter(|chunk| chunk.series == marker.reference) else {
+                return;
+            };
+            let Some(file) = files.file(chunk.place) else { return };
+            samples += usize::from(chunk.samples);
+            chunks.push((chunk.range, Stored::Mapped(file, chunk.place)));
+        }
+        self.out_of_order.change(series.id(), |it| it.map(chunks, samples));
     }
 
     fn replay_late_sample(&self, series: Option<SeriesRef>, sample: Sample, replayed: &mut Replayed) {
@@ -112,7 +149,7 @@ impl Head {
             chunks.map(|(index, chunk)| (index, chunk.data.clone())).collect::<Vec<_>>()
         });
         if let Some(chunks) = chunks {
-            let rewritten = self.without(chunks, range)?;
+            let rewritten = without(chunks, range)?;
             self.out_of_order.change(series.id(), |it| it.delete(range, rewritten));
         }
         Ok(())

@@ -213,10 +213,36 @@ impl OutOfOrder {
         }
     }
 
+    /// The first file of head chunks that a chunk lies in.
+    pub(super) fn first_file(&self) -> Option<u32> {
+        let file = |chunk: &Chunk| match &chunk.data {
+            Stored::Memory(_) => None,
+            Stored::Mapped(_, place) => Some(place.file()),
+        };
+        self.chunks.iter().filter_map(file).min()
+    }
+
+    /// Takes over chunks on the disk that a marker stands for. If they are the buffer, and not merely like it, it is empty
+    /// now; else its samples are there twice, which is harmless.
+    pub(super) fn map(&mut self, chunks: Vec<(TimeRange, Stored)>, samples: usize) {
+        let span = |a: TimeRange, b: TimeRange| TimeRange::new(a.min.min(b.min), a.max.max(b.max));
+        let mapped = chunks.iter().map(|(range, _)| *range).reduce(span);
+        let buffer = self.buffer.first().zip(self.buffer.last());
+        let buffer = buffer.map(|(first, last)| TimeRange::new(first.sample.t, last.sample.t));
+        let generation = self.generation;
+        let chunks = chunks.into_iter().map(|(range, data)| Chunk { range, data, generation, marks: None });
+        self.chunks.extend(chunks);
+        self.newest = self.newest.max(mapped.map_or(i64::MIN, |range| range.max));
+        if samples == self.buffer.len() && mapped == buffer {
+            self.buffer.clear();
+        }
+    }
+
     /// Bytes of memory.
     pub(super) fn heap_bytes(&self) -> usize {
         let chunk = |chunk: &Chunk| match &chunk.data {
             Stored::Memory(chunk) => chunk.data.len(),
+            Stored::Mapped(..) => 0,
         };
         size_of::<Self>()
             + self.buffer.capacity() * size_of::<Held>()
