@@ -138,6 +138,8 @@ impl Head {
                     }
                     fits
                 }
+                // A block was cut meanwhile: in the log it would come back at the next opening.
+                Ok(_) if t < floor => Err(Refusal::TooOld { t, oldest: floor }),
                 // Without a window it is found out when it is applied.
                 Ok(_) => return min_late == i64::MAX,
                 refused => refused,

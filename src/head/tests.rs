@@ -348,3 +348,19 @@ fn a_raised_floor_takes_samples_from_appenders_that_are_open() {
     assert_eq!(appender.commit().unwrap(), Committed { appended: 1, out_of_order: 0, same: 0, lost: 1 });
     assert_eq!(everything(&head.reader(TimeRange::ALL)).len(), 1);
 }
+
+#[test]
+fn what_a_raised_floor_took_from_a_commit_does_not_come_back_with_the_log() {
+    let dir = TempDir::new("floor");
+    {
+        let (head, _) = open(&dir, i64::MIN);
+        let mut appender = head.appender();
+        appender.append(None, &labels(1), 1000, 1.0).unwrap();
+        appender.append(None, &labels(2), 3000, 2.0).unwrap();
+        head.raise_floor(2000);
+        assert_eq!(appender.commit().unwrap(), Committed { appended: 1, out_of_order: 0, same: 0, lost: 1 });
+        head.close().unwrap();
+    }
+    let (head, _) = open(&dir, i64::MIN);
+    assert_eq!(everything(&head.reader(TimeRange::ALL)), [(labels(2), vec![(3000, 2.0_f64.to_bits())])]);
+}
