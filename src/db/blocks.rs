@@ -137,6 +137,11 @@ impl Blocks {
         let mut blocks: Vec<_> = self.all().to_vec();
         // Downsampled ones, put here by somebody: their chunks are not samples, and what they repeat is not theirs to win.
         blocks.retain(|block| block.meta().resolution() == 0);
+        // A block with less than all samples of its span that ends after those that have all, as a backfill can, would carry
+        // the log's cut-off along if it became one with them: what only the log has would not be read again.
+        if let Some(complete) = self.complete_until() {
+            blocks.retain(|block| !block.meta().compaction.is_hinted() || block.meta().max_time <= complete);
+        }
         if let Some(guard) = &self.guard {
             blocks.sort_by_key(|block| block.meta().ulid);
             let may_go = |block: &&Arc<Block>| guard.may_drop(block.meta(), block.dir());

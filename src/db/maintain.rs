@@ -38,6 +38,8 @@ pub struct Maintenance {
     pub written: Vec<Ulid>,
     /// Blocks written that replace others: merged, or without what was deleted.
     pub merged: Vec<Ulid>,
+    /// Downsampled copies of blocks.
+    pub downsampled: Vec<Ulid>,
     /// Blocks dropped: replaced, empty or expired.
     pub dropped: Vec<Ulid>,
 }
@@ -94,7 +96,11 @@ impl Inner {
     /// cut.
     pub(super) fn tend_blocks(&self, done: &mut Maintenance, yielding: bool) -> Result<()> {
         self.check_open()?;
-        let result = self.merge_all(done, yielding);
+        let merged = self.merge_all(done, yielding);
+        // Both look at the blocks that have come of merging; neither is kept from its work by what failed before.
+        let expired = self.expire_by_rules(done);
+        let downsampled = self.downsample_all(done);
+        let result = merged.and(expired).and(downsampled);
         self.last_errors.lock().blocks = result.as_ref().err().map(ToString::to_string);
         result
     }

@@ -171,6 +171,6 @@ impl Inner {
 
 /// Whether trying again would fail again: such blocks are marked and left alone. A full disk or a closing database says
 /// nothing about them.
-fn is_lasting(error: &Error) -> bool {
+pub(super) fn is_lasting(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported | ErrorKind::InvalidInput)
 }

@@ -20,6 +20,8 @@
 
 mod blocks;
 mod bulk;
+mod downsampled;
+mod expiry;
 mod maintain;
 mod merging;
 mod options;
@@ -47,13 +49,15 @@ use crate::model::{Matcher, TimeRange};
 
 pub use blocks::{BlockGuard, Quarantined};
 pub use bulk::Bulk;
+pub use downsampled::Downsampling;
 pub use maintain::Maintenance;
-pub use options::{Options, Retention};
+pub use options::{Options, Retention, RetentionRule};
 pub use read_only::ReadOnlyDb;
 pub use source::DbSource;
 pub use status::{BlockStatus, Status};
 
 use blocks::Blocks;
+use downsampled::Downsampled;
 
 const LOCK_FILE: &str = "lock";
 /// Where the head keeps what is on the disk.
@@ -71,6 +75,9 @@ struct Inner {
     options: Options,
     head: Arc<Head>,
     blocks: Blocks,
+    downsampled: Downsampled,
+    /// Blocks in which no rule of retention has anything left to do.
+    settled: Mutex<expiry::Settled>,
     /// What reading the log back found.
     replayed: Replayed,
     /// What metrics cost in the blocks.
@@ -136,6 +143,8 @@ impl Db {
             _ => Error::from(error).context(format_args!("locking {}", dir.display())),
         })?;
         Blocks::remove_leftovers(env, dir)?;
+        Downsampled::remove_leftovers(env, dir)?;
+        let downsampled = Downsampled::open(env, dir)?;
         let blocks = Blocks::open(env, dir, options.block_guard.clone())?;
         let floor = blocks.complete_until().unwrap_or(i64::MIN);
         let (head, replayed) = Head::open(env, dir, options.head(), options.log(), floor)?;
@@ -148,6 +157,8 @@ impl Db {
             options,
             head,
             blocks,
+            downsampled,
+            settled: Mutex::default(),
             replayed,
             usage: usage::UsageCache::default(),
             maintenance: Mutex::default(),
@@ -256,6 +267,7 @@ impl Db {
             deletes.push((range, matchers.to_vec()));
         }
         let in_head = self.inner.head.delete(range, matchers)?;
+        self.inner.downsampled.delete(range, matchers)?;
         Ok(in_head + self.inner.blocks.delete(range, matchers)?)
     }
 
@@ -297,7 +309,8 @@ impl Db {
     pub fn status(&self) -> Status {
         let Inner { env, dir, head, blocks, replayed, last_errors, .. } = &*self.inner;
         let maintenance_error = last_errors.lock().first();
-        Status { maintenance_error, ..Status::of(env, dir, head, blocks, replayed) }
+        let status = Status::of(env, dir, head, blocks, replayed);
+        Status { maintenance_error, ..status.with_downsampled(&self.inner.downsampled) }
     }
 
     /// Ends maintenance, makes everything durable, and gives the directory back. Nothing is lost without it: whatever
@@ -313,7 +326,8 @@ impl Db {
 impl Inner {
     /// Bytes of everything that is not a block: retention by size counts them.
     fn head_bytes(&self) -> u64 {
-        HEAD_DIRS.iter().map(|name| status::dir_bytes(&self.env, &self.dir.join(name))).sum()
+        let head = HEAD_DIRS.iter().map(|name| status::dir_bytes(&self.env, &self.dir.join(name)));
+        head.sum::<u64>() + self.downsampled.bytes()
     }
 
     fn is_closed(&self) -> bool {

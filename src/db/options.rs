@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::BlockGuard;
+use super::{BlockGuard, Downsampling};
 use crate::compact::block_ranges;
 use crate::head::{FloatEncoding, HeadOptions};
+use crate::model::Matcher;
 use crate::wal::{Compression, Durability, LogOptions, segment};
 
 /// How a database is opened. The defaults are Prometheus's where it has the setting.
@@ -22,6 +23,11 @@ pub struct Options {
     pub merge_overlapping: bool,
     /// When blocks are dropped.
     pub retention: Retention,
+    /// Series that are kept for a shorter time than their blocks; a series is the first rule's whose matchers it passes.
+    /// None.
+    pub retention_rules: Vec<RetentionRule>,
+    /// Whether old blocks get coarser copies, kept apart; no.
+    pub downsampling: Option<Downsampling>,
     /// What an acknowledged commit survives: an interval of 1 s.
     pub durability: Durability,
     /// How log records are compressed: snappy.
@@ -72,6 +78,16 @@ pub struct Retention {
     pub percentage: Option<f64>,
 }
 
+/// How long the samples of some series are kept. It is looked at block by block: when all that a block has is old enough,
+/// counted from the newest block, the block is written again without those series.
+#[derive(Debug, Clone)]
+pub struct RetentionRule {
+    /// Which series: those that pass all of these. Without matchers, all.
+    pub matchers: Vec<Matcher>,
+    /// For how many milliseconds.
+    pub keep: i64,
+}
+
 impl Default for Options {
     fn default() -> Self {
         let head = HeadOptions::default();
@@ -80,6 +96,8 @@ impl Default for Options {
             max_block_duration: None,
             merge_overlapping: true,
             retention: Retention::default(),
+            retention_rules: Vec::new(),
+            downsampling: None,
             durability: Durability::default(),
             wal_compression: Compression::default(),
             wal_segment_size: segment::DEFAULT_SEGMENT_SIZE,

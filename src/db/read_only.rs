@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::blocks::Blocks;
+use super::downsampled::Downsampled;
 use super::status::Status;
 use super::{DbSource, WAL_DIR, WBL_DIR};
 use crate::error::{Error, ErrorKind, Result};
@@ -20,6 +21,7 @@ pub struct ReadOnlyDb {
     dir: PathBuf,
     head: Arc<Head>,
     blocks: Blocks,
+    downsampled: Downsampled,
     replayed: Replayed,
 }
 
@@ -54,6 +56,7 @@ impl ReadOnlyDb {
 
     fn read(env: &Env, dir: &Path) -> Result<Self> {
         let blocks = Blocks::open(env, dir, None)?;
+        let downsampled = Downsampled::open(env, dir)?;
         let floor = blocks.complete_until().unwrap_or(i64::MIN);
         let (head, mut replayed) = Head::open_read_only(env, dir, HeadOptions::default(), floor)?;
         // The owner may be about to write the rest.
@@ -64,7 +67,7 @@ impl ReadOnlyDb {
             let at_the_end = damage.at.in_log && Some(damage.at.segment) == last;
             !(at_the_end && matches!(damage.kind, DamageKind::TornEnd { .. }))
         });
-        Ok(Self { env: env.clone(), dir: dir.to_owned(), head, blocks, replayed })
+        Ok(Self { env: env.clone(), dir: dir.to_owned(), head, blocks, downsampled, replayed })
     }
 
     /// The directory.
@@ -88,7 +91,8 @@ impl ReadOnlyDb {
     /// What is here and how it is.
     #[must_use]
     pub fn status(&self) -> Status {
-        Status::of(&self.env, &self.dir, &self.head, &self.blocks, &self.replayed)
+        let status = Status::of(&self.env, &self.dir, &self.head, &self.blocks, &self.replayed);
+        status.with_downsampled(&self.downsampled)
     }
 }
 

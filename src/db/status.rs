@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::blocks::Blocks;
+use super::downsampled::Downsampled;
 use super::{Quarantined, WAL_DIR, WBL_DIR};
 use crate::block::{Block, BlockMeta};
 use crate::fs::Env;
@@ -15,6 +16,8 @@ use crate::wal::Damage;
 pub struct Status {
     /// The blocks that are served, by the time where they begin.
     pub blocks: Vec<BlockStatus>,
+    /// The coarser copies of blocks, by the width of their windows and the time where they begin.
+    pub downsampled: Vec<BlockStatus>,
     /// The blocks that cannot be read, and why.
     pub quarantined: Vec<Quarantined>,
     /// What was wrong with the logs when they were opened.
@@ -42,12 +45,18 @@ pub struct BlockStatus {
     pub bytes: u64,
 }
 
+impl BlockStatus {
+    fn of(block: &Arc<Block>) -> Self {
+        Self { meta: block.meta().clone(), bytes: block.size() }
+    }
+}
+
 impl Status {
     /// Of what lies in `dir`, opened; no maintenance has failed.
     pub(super) fn of(env: &Env, dir: &Path, head: &Head, blocks: &Blocks, replayed: &Replayed) -> Self {
-        let status = |block: &Arc<Block>| BlockStatus { meta: block.meta().clone(), bytes: block.size() };
         Self {
-            blocks: blocks.all().iter().map(status).collect(),
+            blocks: blocks.all().iter().map(BlockStatus::of).collect(),
+            downsampled: Vec::new(),
             quarantined: blocks.quarantined(),
             log_damage: replayed.damage.clone(),
             log_bytes: dir_bytes(env, &dir.join(WAL_DIR)) + dir_bytes(env, &dir.join(WBL_DIR)),
@@ -57,6 +66,13 @@ impl Status {
             out_of_order_series: head.out_of_order_series(),
             maintenance_error: None,
         }
+    }
+
+    /// It, with what lies in `downsampled/`.
+    pub(super) fn with_downsampled(mut self, downsampled: &Downsampled) -> Self {
+        self.downsampled = downsampled.all().iter().map(BlockStatus::of).collect();
+        self.quarantined.extend(downsampled.quarantined());
+        self
     }
 }
 

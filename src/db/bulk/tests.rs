@@ -159,3 +159,20 @@ fn a_closed_database_takes_no_backfill() {
     assert_eq!(bulk.commit().unwrap_err().kind(), ErrorKind::NotReady);
     assert_eq!(db.bulk(BulkOptions::default()).unwrap_err().kind(), ErrorKind::NotReady);
 }
+
+#[test]
+fn merging_a_block_that_reaches_into_the_head_s_time_does_not_cost_the_head_its_samples() {
+    let (env, machine) = Env::simulated(1);
+    let db = open(&env, without_bound());
+    // The head is cut up to the second hour at most, and has the rest in its log alone.
+    append(&db, (0..210).step_by(2), 1.0);
+    db.maintain().unwrap();
+    backfill(&db, 61..209, 2.0).unwrap();
+    for _ in 0..3 {
+        db.maintain().unwrap();
+    }
+    let expected = content(&db.source());
+    assert_eq!(expected.iter().filter(|(_, value)| *value == 1.0).count(), 105);
+    let env = machine.kill();
+    assert_eq!(content(&open(&env, without_bound()).source()), expected);
+}

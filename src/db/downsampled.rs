@@ -1,0 +1,273 @@
+//! Coarser copies of old blocks, kept longer than the samples: `downsampled/01M7Z…/`, apart from the blocks, so that
+//! Prometheus still opens the directory.
+//!
+//! ```text
+//! block of samples, old enough      → windows of 5 minutes
+//! those windows, older still        → windows of an hour
+//! ```
+//!
+//! A copy says in its `meta.json`, under `narthex`, which block it was made of and how much was deleted in that. When the
+//! block is merged or something is deleted in it, another copy is made, and the one that it replaces goes: that is, one with
+//! the same windows, whose samples' origins are all among the newer one's. When the block expires, the copy stays until it
+//! expires itself.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use serde_json::json;
+
+use super::blocks::mark_deleted;
+use super::{Inner, Maintenance, Quarantined};
+use crate::block::{Block, BlockMeta, CREATING, DELETING, Ulid, new_ulid};
+use crate::budget::Budget;
+use crate::codec::FixedSet;
+use crate::compact::downsample::{FIVE_MINUTES, ONE_HOUR, downsample_as};
+use crate::error::{Error, Result};
+use crate::fs::{Env, create_dir_durably, with_suffix};
+use crate::model::{Matcher, TimeRange};
+
+/// The directory's name in a database's.
+pub(super) const DOWNSAMPLED_DIR: &str = "downsampled";
+/// The section of `meta.json` that is ours.
+const SECTION: &str = "narthex";
+
+/// When blocks are downsampled, and how long what comes of it is kept. Times are in milliseconds, and relative to the
+/// newest sample, as retention is. The defaults are those after which Thanos downsamples, and no end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Downsampling {
+    /// Blocks of samples that ended so long ago become windows of 5 minutes: 40 h.
+    pub five_minutes_after: i64,
+    /// Windows of 5 minutes that ended so long ago become windows of an hour: 10 d.
+    pub hour_after: i64,
+    /// How long windows of 5 minutes are kept; `None`: for ever. What is less than
+    /// [`hour_after`](Downsampling::hour_after) leaves nothing to make windows of an hour of.
+    pub keep_five_minutes: Option<i64>,
+    /// How long windows of an hour are kept; `None`: for ever.
+    pub keep_hours: Option<i64>,
+}
+
+impl Default for Downsampling {
+    fn default() -> Self {
+        const HOUR: i64 = 3_600_000;
+        Self { five_minutes_after: 40 * HOUR, hour_after: 240 * HOUR, keep_five_minutes: None, keep_hours: None }
+    }
+}
+
+impl Downsampling {
+    /// Width of windows, age from which they are made, age from which they go.
+    fn levels(&self) -> [(i64, i64, Option<i64>); 2] {
+        [(FIVE_MINUTES, self.five_minutes_after, self.keep_five_minutes), (ONE_HOUR, self.hour_after, self.keep_hours)]
+    }
+}
+
+/// The coarser copies that there are.
+pub(super) struct Downsampled {
+    env: Env,
+    dir: PathBuf,
+    state: RwLock<State>,
+}
+
+#[derive(Default)]
+struct State {
+    blocks: Vec<Arc<Block>>,
+    quarantined: Vec<Quarantined>,
+    /// What cannot be downsampled, or has nothing that could be: it is not tried again before the next opening.
+    left_alone: FixedSet<(Ulid, u64)>,
+}
+
+/// What a copy was made of: a block, and how many spans were deleted in it.
+fn origin(meta: &BlockMeta) -> Option<(Ulid, u64)> {
+    let section = meta.extra.get(SECTION)?;
+    let ulid = Ulid::from_string(section.get("downsampled_from")?.as_str()?).ok()?;
+    Some((ulid, section.get("tombstones")?.as_u64()?))
+}
+
+/// What a copy that is made of `block` now has for its origin.
+fn origin_of_copies(block: &Block) -> (Ulid, u64) {
+    (block.meta().ulid, block.all_tombstones().len() as u64)
+}
+
+impl Downsampled {
+    /// Opens what lies in the database's directory `data`; writes nothing.
+    pub(super) fn open(env: &Env, data: &Path) -> Result<Self> {
+        let dir = data.join(DOWNSAMPLED_DIR);
+        let mut state = State::default();
+        let entries = match env.fs.list(&dir) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            entries => entries.map_err(|error| Error::from(error).context(dir.display()))?,
+        };
+        for entry in entries.into_iter().filter(|entry| entry.is_dir && Ulid::from_string(&entry.name).is_ok()) {
+            let path = dir.join(entry.name);
+            match Block::open(env.fs.as_ref(), &path) {
+                Ok(block) => state.blocks.push(Arc::new(block)),
+                Err(error) => {
+                    tracing::error!(block = %path.display(), %error, "a downsampled block is set aside");
+                    state.quarantined.push(Quarantined { path, reason: error.to_string() });
+                }
+            }
+        }
+        Ok(Self { env: env.clone(), dir, state: RwLock::new(state) })
+    }
+
+    /// Removes what a process that died was writing or removing: for the directory's owner.
+    pub(super) fn remove_leftovers(env: &Env, data: &Path) -> Result<()> {
+        let dir = data.join(DOWNSAMPLED_DIR);
+        if env.fs.stat(&dir)?.is_none() {
+            return Ok(());
+        }
+        for entry in env.fs.list(&dir)? {
+            if [CREATING, DELETING].iter().any(|suffix| entry.name.ends_with(suffix)) {
+                env.fs.remove_dir_all(&dir.join(entry.name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The copies, by the width of their windows and the time where they begin.
+    pub(super) fn all(&self) -> Vec<Arc<Block>> {
+        let mut blocks = self.state.read().blocks.clone();
+        blocks.sort_by_key(|block| (block.meta().resolution(), block.meta().min_time, block.meta().ulid));
+        blocks
+    }
+
+    /// Those that cannot be read.
+    pub(super) fn quarantined(&self) -> Vec<Quarantined> {
+        self.state.read().quarantined.clone()
+    }
+
+    /// Bytes of all of them.
+    pub(super) fn bytes(&self) -> u64 {
+        self.state.read().blocks.iter().map(|block| block.size()).sum()
+    }
+
+    fn is_done(&self, source: &Block, resolution: i64) -> bool {
+        let wanted = origin_of_copies(source);
+        let state = self.state.read();
+        let mut copies = state.blocks.iter().filter(|block| block.meta().resolution() == resolution);
+        state.left_alone.contains(&wanted) || copies.any(|copy| origin(copy.meta()) == Some(wanted))
+    }
+
+    fn leave_alone(&self, source: &Block) {
+        self.state.write().left_alone.insert(origin_of_copies(source));
+    }
+
+    /// Makes a copy of `source`; nothing if there is nothing in it.
+    fn make(&self, source: &Block, resolution: i64, budget: &Budget) -> Result<Option<Ulid>> {
+        create_dir_durably(self.env.fs.as_ref(), &self.dir)?;
+        let (ulid, tombstones) = origin_of_copies(source);
+        let mut meta = BlockMeta { ulid: new_ulid(&self.env), ..source.meta().clone() };
+        meta.extra
+            .insert(SECTION.to_owned(), json!({ "downsampled_from": ulid.to_string(), "tombstones": tombstones }));
+        let Some(meta) = downsample_as(&self.env, &self.dir, source, source.meta(), meta, resolution, budget)? else {
+            return Ok(None);
+        };
+        let block = Block::open(self.env.fs.as_ref(), &self.dir.join(meta.ulid.to_string()))?;
+        self.state.write().blocks.push(Arc::new(block));
+        tracing::info!(block = %meta.ulid, from = %ulid, resolution, "downsampled a block");
+        Ok(Some(meta.ulid))
+    }
+
+    /// Drops those that newer ones replace, and those that have been kept long enough.
+    fn drop_old(&self, newest: i64, options: &Downsampling) -> Result<Vec<Ulid>> {
+        let all = self.all();
+        let is_replaced = |old: &BlockMeta| {
+            all.iter().map(|block| block.meta()).any(|new| {
+                let sources = &old.compaction.sources;
+                new.ulid > old.ulid
+                    && new.resolution() == old.resolution()
+                    && sources.iter().all(|source| new.compaction.sources.contains(source))
+            })
+        };
+        let has_expired = |meta: &BlockMeta| {
+            let level = options.levels().into_iter().find(|(resolution, _, _)| *resolution == meta.resolution());
+            let keep = level.and_then(|(_, _, keep)| keep);
+            keep.is_some_and(|keep| newest.saturating_sub(meta.max_time) >= keep)
+        };
+        let gone: Vec<Ulid> = all
+            .iter()
+            .map(|block| block.meta())
+            .filter(|meta| is_replaced(meta) || has_expired(meta))
+            .map(|meta| meta.ulid)
+            .collect();
+        self.state.write().blocks.retain(|block| !gone.contains(&block.meta().ulid));
+        let fs = self.env.fs.as_ref();
+        for ulid in &gone {
+            let path = self.dir.join(ulid.to_string());
+            let temporary = with_suffix(&path, DELETING);
+            // As a block goes: one rename, made durable, and then whatever may be interrupted.
+            fs.rename(&path, &temporary)?;
+            fs.sync_dir(&self.dir)?;
+            fs.remove_dir_all(&temporary)?;
+        }
+        Ok(gone)
+    }
+
+    /// Marks the windows in `range` of all series that pass `matchers` as deleted. A window goes if its end is in the range.
+    pub(super) fn delete(&self, range: TimeRange, matchers: &[Matcher]) -> Result<()> {
+        let fs = self.env.fs.as_ref();
+        for block in self.all() {
+            let mut tombstones = block.all_tombstones().clone();
+            if mark_deleted(&block, &mut tombstones, range, matchers)? == 0 {
+                continue;
+            }
+            tombstones.write(fs, block.dir())?;
+            let mut meta = block.meta().clone();
+            meta.stats.num_tombstones = tombstones.len() as u64;
+            meta.write(fs, block.dir())?;
+            let again = Arc::new(Block::open(fs, block.dir())?);
+            let mut state = self.state.write();
+            if let Some(place) = state.blocks.iter_mut().find(|other| other.meta().ulid == block.meta().ulid) {
+                *place = again;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// Makes the coarser copies that are due, and drops those that are not wanted any more.
+    pub(super) fn downsample_all(&self, done: &mut Maintenance) -> Result<()> {
+        let Some(options) = &self.options.downsampling else { return Ok(()) };
+        // Blocks are not replaced meanwhile, so that no copy is out of date when it is finished.
+        let _turn = self.rewriting.lock();
+        let blocks = self.blocks.all();
+        let in_blocks = blocks.iter().map(|block| block.meta().max_time).max();
+        let Some(newest) = in_blocks.max(self.head.max_time()) else { return Ok(()) };
+        let mut result = Ok(());
+        for (resolution, after, keep) in options.levels() {
+            let sources = match resolution {
+                FIVE_MINUTES => blocks.to_vec(),
+                _ => self.downsampled.all().into_iter().filter(|b| b.meta().resolution() == FIVE_MINUTES).collect(),
+            };
+            for source in sources {
+                if self.is_closed() {
+                    return result;
+                }
+                let age = newest.saturating_sub(source.meta().max_time);
+                if age < after || keep.is_some_and(|keep| age >= keep) || self.downsampled.is_done(&source, resolution)
+                {
+                    continue;
+                }
+                match self.downsampled.make(&source, resolution, &self.rewrites) {
+                    Ok(Some(ulid)) => done.downsampled.push(ulid),
+                    Ok(None) => self.downsampled.leave_alone(&source),
+                    Err(_) if self.is_closed() => return result,
+                    Err(error) => {
+                        if super::merging::is_lasting(&error) {
+                            self.downsampled.leave_alone(&source);
+                        }
+                        let name = source.dir().display();
+                        result = result.and(Err(error.context(format_args!("downsampling {name}"))));
+                    }
+                }
+            }
+            // Before the next level, which is made of this one.
+            done.dropped.extend(self.downsampled.drop_old(newest, options)?);
+        }
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests;
