@@ -97,7 +97,7 @@ impl BulkWriter {
             return Err(Error::new(ErrorKind::InvalidInput, "a block must span at least a millisecond"));
         }
         let path = with_suffix(&dir.join(new_ulid(env).to_string()), CREATING);
-        env.fs.create_dir_all(&path)?;
+        env.fs.create_dir_all(&path).map_err(|error| Error::from(error).context(path.display()))?;
         Ok(Self {
             env: env.clone(),
             options,
@@ -232,10 +232,11 @@ impl BulkWriter {
     pub fn finish(self) -> Result<Vec<BlockMeta>> {
         let (scratch, metas) = self.finish_beside(&Budget::unlimited())?;
         let fs = &*scratch.env.fs;
-        for meta in &metas {
-            fs.rename(&scratch.block(meta.ulid), &scratch.dir.join(meta.ulid.to_string()))?;
-        }
-        fs.sync_dir(&scratch.dir)?;
+        let mut renamed = metas.iter().map(|meta| meta.ulid);
+        renamed
+            .try_for_each(|ulid| fs.rename(&scratch.block(ulid), &scratch.dir.join(ulid.to_string())))
+            .and_then(|()| fs.sync_dir(&scratch.dir))
+            .map_err(|error| Error::from(error).context(scratch.dir.display()))?;
         Ok(metas)
     }
 
@@ -265,7 +266,8 @@ impl BulkWriter {
         populate(&mut writer, &sources, TimeRange::new(min, max), budget)?;
         let meta = writer.finish()?;
         for run in runs {
-            fs.remove_dir_all(&self.scratch.block(run.ulid))?;
+            let path = self.scratch.block(run.ulid);
+            fs.remove_dir_all(&path).map_err(|error| Error::from(error).context(path.display()))?;
         }
         Ok(meta)
     }

@@ -175,15 +175,16 @@ impl Inner {
         let renamed = blocks.iter().try_for_each(|(path, meta)| {
             fs.rename(path, &self.dir.join(meta.ulid.to_string()))?;
             taken.push((path, meta.ulid));
-            Ok::<(), Error>(())
+            Ok(())
         });
-        if let Err(error) = renamed.and_then(|()| Ok(fs.sync_dir(&self.dir)?)) {
+        if let Err(error) = renamed.and_then(|()| fs.sync_dir(&self.dir)) {
             for (path, ulid) in taken {
                 if let Err(error) = fs.rename(&self.dir.join(ulid.to_string()), path) {
                     tracing::error!(block = %ulid, %error, "a part of a backfill stays");
                 }
             }
-            return Err(error);
+            let dir = self.dir.display();
+            return Err(Error::from(error).context(format_args!("taking blocks over into {dir}")));
         }
         let taken = taken.into_iter().map(|(_, ulid)| ulid).collect();
         self.blocks.refresh()?;

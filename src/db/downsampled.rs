@@ -76,6 +76,11 @@ struct State {
     left_alone: FixedSet<(Ulid, u64)>,
 }
 
+/// An error that says where.
+fn named(error: std::io::Error, path: &Path) -> Error {
+    Error::from(error).context(path.display())
+}
+
 /// What a copy was made of: a block, and how many spans were deleted in it.
 fn origin(meta: &BlockMeta) -> Option<(Ulid, u64)> {
     let section = meta.extra.get(SECTION)?;
@@ -95,7 +100,7 @@ impl Downsampled {
         let mut state = State::default();
         let entries = match env.fs.list(&dir) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            entries => entries.map_err(|error| Error::from(error).context(dir.display()))?,
+            entries => entries.map_err(|error| named(error, &dir))?,
         };
         for entry in entries.into_iter().filter(|entry| entry.is_dir && Ulid::from_string(&entry.name).is_ok()) {
             let path = dir.join(entry.name);
@@ -113,15 +118,15 @@ impl Downsampled {
     /// Removes what a process that died was writing or removing: for the directory's owner.
     pub(super) fn remove_leftovers(env: &Env, data: &Path) -> Result<()> {
         let dir = data.join(DOWNSAMPLED_DIR);
-        if env.fs.stat(&dir)?.is_none() {
-            return Ok(());
-        }
-        for entry in env.fs.list(&dir)? {
-            if [CREATING, DELETING].iter().any(|suffix| entry.name.ends_with(suffix)) {
-                env.fs.remove_dir_all(&dir.join(entry.name))?;
+        let remove = || {
+            if env.fs.stat(&dir)?.is_none() {
+                return Ok(());
             }
-        }
-        Ok(())
+            let mut leftovers = env.fs.list(&dir)?;
+            leftovers.retain(|entry| [CREATING, DELETING].iter().any(|suffix| entry.name.ends_with(suffix)));
+            leftovers.iter().try_for_each(|entry| env.fs.remove_dir_all(&dir.join(&entry.name)))
+        };
+        remove().map_err(|error| named(error, &dir))
     }
 
     /// The copies, by the width of their windows and the time where they begin.
@@ -154,9 +159,12 @@ impl Downsampled {
 
     /// Makes a copy of `source`; nothing if there is nothing in it.
     fn make(&self, source: &Block, resolution: i64, budget: &Budget) -> Result<Option<Ulid>> {
-        create_dir_durably(self.env.fs.as_ref(), &self.dir)?;
+        create_dir_durably(self.env.fs.as_ref(), &self.dir).map_err(|error| named(error, &self.dir))?;
         let (ulid, tombstones) = origin_of_copies(source);
-        let mut meta = BlockMeta { ulid: new_ulid(&self.env), ..source.meta().clone() };
+        // Younger than all others by its name, whatever the clock says: what replaces what goes by that.
+        let youngest = self.state.read().blocks.iter().map(|block| block.meta().ulid).max();
+        let after = youngest.and_then(|youngest| youngest.increment().ok()).unwrap_or_default();
+        let mut meta = BlockMeta { ulid: new_ulid(&self.env).max(after), ..source.meta().clone() };
         meta.extra
             .insert(SECTION.to_owned(), json!({ "downsampled_from": ulid.to_string(), "tombstones": tombstones }));
         let Some(meta) = downsample_as(&self.env, &self.dir, source, source.meta(), meta, resolution, budget)? else {
@@ -196,9 +204,9 @@ impl Downsampled {
             let path = self.dir.join(ulid.to_string());
             let temporary = with_suffix(&path, DELETING);
             // As a block goes: one rename, made durable, and then whatever may be interrupted.
-            fs.rename(&path, &temporary)?;
-            fs.sync_dir(&self.dir)?;
-            fs.remove_dir_all(&temporary)?;
+            let renamed = fs.rename(&path, &temporary).and_then(|()| fs.sync_dir(&self.dir));
+            let removed = renamed.and_then(|()| fs.remove_dir_all(&temporary));
+            removed.map_err(|error| named(error, &path))?;
         }
         Ok(gone)
     }
