@@ -4,12 +4,12 @@
 //! queries go on meanwhile; a query sees all of a backfill or nothing of it. A crash while blocks are taken over leaves each
 //! of them whole or not there; doing it again changes nothing for those that are.
 //!
-//! A block that ends after the blocks cut from the head do says that it is made of out-of-order samples
-//! ([`HINT_OUT_OF_ORDER`]): there is more of its span in the head, so its end must not move the log's cut-off.
+//! The blocks say that they are made of out-of-order samples ([`HINT_OUT_OF_ORDER`]), which is what they are: there may be
+//! more of their span in the head, so their end must not move the log's cut-off, and what came in order wins over them.
 
 use std::path::Path;
 
-use super::{Db, Inner};
+use super::{Db, Inner, Maintenance};
 use crate::block::{
     BLOCK_FILES, Block, BlockCompaction, BlockDesc, BlockMeta, CHUNKS_DIR, CREATING, HINT_OUT_OF_ORDER, META_FILE,
     Ulid, is_block, new_ulid,
@@ -152,23 +152,26 @@ impl Inner {
     /// Takes over finished blocks that lie on the same disk. They get younger names than all blocks there are.
     fn adopt(&self, mut blocks: Vec<(std::path::PathBuf, BlockMeta)>) -> Result<Vec<Ulid>> {
         // No block is cut, merged or dropped meanwhile.
-        let _turn = self.maintenance.lock();
+        let mut state = self.maintenance.lock();
         self.check_open()?;
         let fs = &*self.env.fs;
         for (_, meta) in &blocks {
             self.check_adoptable(meta.time_range())?;
         }
-        let floor = self.blocks.complete_until().unwrap_or(i64::MIN);
-        let mut youngest = self.blocks.all().iter().map(|block| block.meta().ulid).max().unwrap_or_default();
+        // What came out of order before this comes before it in blocks too.
+        state.cut_late = true;
+        self.cut_late(&mut state, &mut Maintenance::default())?;
+        let mut names = Vec::with_capacity(blocks.len());
         for (path, meta) in &mut blocks {
-            let after = youngest.increment().unwrap_or(youngest);
-            meta.ulid = new_ulid(&self.env).max(after);
-            youngest = meta.ulid;
-            meta.compaction = BlockCompaction { level: 1, sources: vec![meta.ulid], ..BlockCompaction::default() };
-            if meta.max_time > floor {
-                meta.compaction.add_hint(HINT_OUT_OF_ORDER);
-                meta.compaction.parents = vec![BlockDesc { ulid: Ulid::nil(), min_time: 0, max_time: 0 }];
-            }
+            meta.ulid = self.new_ulid(&names);
+            names.push(meta.ulid);
+            meta.compaction = BlockCompaction {
+                level: 1,
+                sources: vec![meta.ulid],
+                parents: vec![BlockDesc { ulid: Ulid::nil(), min_time: 0, max_time: 0 }],
+                hints: vec![HINT_OUT_OF_ORDER.to_owned()],
+                ..BlockCompaction::default()
+            };
             meta.write(fs, path)?;
         }
         let mut taken = Vec::with_capacity(blocks.len());

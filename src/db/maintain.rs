@@ -54,7 +54,7 @@ pub(super) struct State {
     /// What was deleted since a rewrite of blocks began, if one is under way.
     pub(super) deletes: Option<Deletes>,
     /// The head was cut, and what came out of order is to follow.
-    cut_late: bool,
+    pub(super) cut_late: bool,
 }
 
 impl Default for State {
@@ -173,7 +173,7 @@ impl Inner {
     }
 
     /// Cuts what came out of order, if the head was cut: blocks beside those in order, each of one span.
-    fn cut_late(&self, state: &mut State, done: &mut Maintenance) -> Result<()> {
+    pub(super) fn cut_late(&self, state: &mut State, done: &mut Maintenance) -> Result<()> {
         if !state.cut_late || self.is_closed() {
             return Ok(());
         }
@@ -197,7 +197,7 @@ impl Inner {
     }
 
     /// A name for a block that comes after all others, and after those that are `written` and not served yet.
-    fn new_ulid(&self, written: &[Ulid]) -> Ulid {
+    pub(super) fn new_ulid(&self, written: &[Ulid]) -> Ulid {
         let served = self.blocks.all();
         let served = served.iter().map(|block| block.meta().ulid);
         new_ulid_after(&self.env, served.chain(written.iter().copied()))
