@@ -17,6 +17,7 @@ use narthex::bucket::{Catalog, ShipOptions, Shipper, UploadOptions};
 use narthex::db::{BlockGuard, Db, Options, Retention};
 use narthex::error::{Error, ErrorKind};
 use narthex::fs::Env;
+use narthex::head::FloatEncoding;
 use narthex::wal::Compression;
 use serve::app::{About, App, Limits};
 use serve::combined::Combined;
@@ -74,6 +75,10 @@ struct Flags {
     /// Whether history is evidence: nothing written is ever changed or deleted, except by retention.
     #[arg(long = "storage.tsdb.append-only")]
     append_only: bool,
+    /// What is not done by default, separated by commas: xor2-encoding and histograms-st-encoding, encodings that Thanos does
+    /// not read, and st-storage, which keeps the start timestamps of samples and needs the first of them.
+    #[arg(long = "enable-feature", value_enum, value_delimiter = ',')]
+    features: Vec<Feature>,
     /// How far ahead of this machine's clock a sample may be; 0: any time.
     #[arg(long = "storage.tsdb.future-bound", default_value = "10m", value_parser = flags::duration)]
     future_bound: Duration,
@@ -98,6 +103,16 @@ struct Flags {
     query: QueryFlags,
     #[command(flatten)]
     log: LogFlags,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Feature {
+    #[value(name = "st-storage")]
+    StStorage,
+    #[value(name = "xor2-encoding")]
+    Xor2Encoding,
+    #[value(name = "histograms-st-encoding")]
+    HistogramsStEncoding,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -126,6 +141,9 @@ impl Flags {
             max_block_duration: self.max_block_duration.map(millis),
             wal_compression: compression,
             future_bound: unless_zero(self.future_bound),
+            float_encoding: if self.has(Feature::Xor2Encoding) { FloatEncoding::Xor2 } else { FloatEncoding::Xor },
+            start_timestamps: self.has(Feature::StStorage),
+            histogram_start_timestamps: self.has(Feature::HistogramsStEncoding),
             append_only: self.append_only,
             background: true,
             block_guard,
@@ -133,6 +151,10 @@ impl Flags {
             maintenance_interval: (self.min_block_duration / 60).clamp(Duration::from_secs(1), Duration::from_secs(60)),
             ..Options::default()
         }
+    }
+
+    fn has(&self, feature: Feature) -> bool {
+        self.features.contains(&feature)
     }
 
     fn limits(&self) -> Limits {
@@ -196,6 +218,9 @@ fn bucket(env: &Env, flags: &Flags, runtime: &Handle) -> Result<Option<Shipped>,
         return Err(invalid(text));
     }
     let Some((bucket, list)) = buckets.first() else { return Ok(None) };
+    if flags.has(Feature::Xor2Encoding) || flags.has(Feature::HistogramsStEncoding) {
+        tracing::warn!("blocks with the encodings that were enabled are shipped, and Thanos does not read them");
+    }
     let options = ShipOptions { upload: UploadOptions::new(labels), compacted: flags.upload_compacted };
     let catalog: Arc<dyn Catalog> = Arc::clone(list) as Arc<dyn Catalog>;
     let shipper = Shipper::new(env, bucket, &flags.path, options, Some(catalog))?;

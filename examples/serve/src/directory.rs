@@ -94,7 +94,7 @@ fn append(appender: &mut Appender, series: &Series<'_>, written: &mut Written) -
     let packed = series.packed_labels();
     let mut reference = None;
     for sample in series.samples() {
-        match appender.append_packed(reference, packed, sample.t, sample.value) {
+        match appender.append_with_start_packed(reference, packed, sample.st, sample.t, sample.value) {
             Ok(known) => {
                 reference = Some(known);
                 written.samples += 1;
@@ -103,9 +103,14 @@ fn append(appender: &mut Appender, series: &Series<'_>, written: &mut Written) -
         }
     }
     for sample in series.histograms() {
+        let (st, t) = (sample.st, sample.t);
         let appended = match &sample.value {
-            HistogramValue::Integer(h) => appender.append_histogram_packed(reference, packed, sample.t, h.clone()),
-            HistogramValue::Float(h) => appender.append_float_histogram_packed(reference, packed, sample.t, h.clone()),
+            HistogramValue::Integer(h) => {
+                appender.append_histogram_with_start_packed(reference, packed, st, t, h.clone())
+            }
+            HistogramValue::Float(h) => {
+                appender.append_float_histogram_with_start_packed(reference, packed, st, t, h.clone())
+            }
         };
         match appended {
             Ok(known) => {

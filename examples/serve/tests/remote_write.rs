@@ -16,6 +16,7 @@ use common::{Random, Served, bodies, served, served_from, testdata, write_reques
 use narthex::budget::Budget;
 use narthex::db::Options;
 use narthex::fs::Env;
+use narthex::head::FloatEncoding;
 use narthex::model::{Labels, MatchOp, Matcher, TimeRange, Value};
 use narthex::query::{SelectRequest, Source, series_samples};
 use narthex::wire::remote_write::{HistogramValue, WriteRequest, decompress};
@@ -265,6 +266,42 @@ async fn version_two_says_in_headers_what_was_written() {
     let answered = served.call(request).await;
     assert_eq!(answered.status, StatusCode::NO_CONTENT, "{}", answered.text());
     assert_eq!(answered.headers["x-prometheus-remote-write-samples-written"], samples.to_string().as_str());
+}
+
+#[tokio::test]
+async fn the_start_timestamps_of_version_two_are_kept_where_they_are_wanted() {
+    use common::proto::{bytes, double, integer};
+    // Histograms end with theirs, as field 17; an integer histogram of one observation in the zero bucket.
+    let histogram =
+        [integer(1, 1), double(3, 1.0), double(5, 1e-128), integer(6, 1), integer(15, T), integer(17, T - 8)];
+    let sample = [double(1, 5.0), integer(2, T), integer(3, T - 7)].concat();
+    let series = |labels: &[u8], field, value: &[u8]| bytes(5, &[bytes(1, labels), bytes(field, value)].concat());
+    let symbols = ["", "__name__", "started", "histogram"].map(|symbol| bytes(4, symbol.as_bytes()));
+    let message = [symbols.concat(), series(&[1, 3], 3, &histogram.concat()), series(&[1, 2], 2, &sample)].concat();
+    for (wanted, expected) in [(true, [T - 8, T - 7]), (false, [0, 0])] {
+        let options = Options {
+            future_bound: None,
+            float_encoding: FloatEncoding::Xor2,
+            start_timestamps: wanted,
+            histogram_start_timestamps: wanted,
+            ..Options::default()
+        };
+        let (env, _machine) = Env::simulated(7);
+        let served = served_from(&env, Limits::default(), options);
+        let mut request = write_request(compress(&message));
+        let content_type = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
+        request.headers_mut().insert("content-type", content_type.parse().unwrap());
+        let answered = served.call(request).await;
+        assert_eq!(answered.status, StatusCode::NO_CONTENT, "{}", answered.text());
+        let budget = Budget::unlimited();
+        let source = served.db.source();
+        let mut set = source.select(&SelectRequest::new(TimeRange::ALL, &[], &budget)).unwrap();
+        let mut found = Vec::new();
+        while let Some(series) = set.next().unwrap() {
+            found.extend(series_samples(&series.chunks, TimeRange::ALL).unwrap().iter().map(|sample| sample.st));
+        }
+        assert_eq!(found, expected);
+    }
 }
 
 /// Sends all bodies, and asks the database for each of their samples.
