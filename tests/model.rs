@@ -22,6 +22,8 @@ struct Setup {
     seed: u64,
     sync: bool,
     block: i64,
+    /// How many times as long a merged block may be.
+    merged: i64,
     window: i64,
     retention: Option<i64>,
     encoding: Encoding,
@@ -41,6 +43,7 @@ impl Setup {
     fn options(&self) -> Options {
         Options {
             min_block_duration: self.block,
+            max_block_duration: Some(self.merged * self.block),
             retention: Retention { time: self.retention, ..Retention::default() },
             durability: if self.sync { Durability::Sync } else { Durability::default() },
             wal_compression: Compression::Snappy,
@@ -59,16 +62,19 @@ impl Setup {
 
 fn setup() -> impl Strategy<Value = Setup> {
     let block = select(vec![10_000_i64, 60_000]);
-    let window = Just(0);
+    // In halves of a block.
+    let window = select(vec![0_i64, 0, 1, 6, 40]);
     let retention = prop_oneof![3 => Just(None), 1 => select(vec![Some(60_000_i64), Some(200_000)])];
     let encoding =
         select(vec![Encoding::Default, Encoding::Default, Encoding::Xor2, Encoding::Starts, Encoding::AllStarts]);
-    (any::<u64>(), any::<bool>(), block, window, retention, encoding, strategy::pool(5)).prop_map(
-        |(seed, sync, block, window, retention, encoding, pool)| Setup {
+    let merged = select(vec![1_i64, 3, 9]);
+    (any::<u64>(), any::<bool>(), block, merged, window, retention, encoding, strategy::pool(5)).prop_map(
+        |(seed, sync, block, merged, window, retention, encoding, pool)| Setup {
             seed,
             sync,
             block,
-            window,
+            merged,
+            window: window * block / 2,
             retention,
             encoding,
             pool,
@@ -88,7 +94,10 @@ impl ReferenceStateMachine for Plan {
     }
 
     fn transitions(setup: &Setup) -> BoxedStrategy<Operation> {
-        strategy::operation(&setup.pool, Scope { reach: 2 * setup.block, faults: false })
+        strategy::operation(
+            &setup.pool,
+            Scope { reach: 2 * setup.block + setup.window.min(4 * setup.block), faults: false },
+        )
     }
 
     fn apply(setup: Setup, _: &Operation) -> Setup {
@@ -162,6 +171,24 @@ fn a_sample_that_is_lost_to_a_cut_is_said_to_be() {
             Operation::Commit { appender: 1 },
         ],
     );
+}
+
+/// The block that is cleaned away said up to where the log was not needed.
+#[test]
+fn what_was_deleted_with_the_newest_block_does_not_come_back_from_the_log() {
+    let operations = [
+        append(0, "a", 0),
+        Operation::Commit { appender: 0 },
+        Operation::Flush,
+        Operation::Delete { ago: 0, len: 0, matchers: Vec::new() },
+        Operation::CleanTombstones,
+        Operation::Kill,
+        append(0, "a", -1000),
+        Operation::Commit { appender: 0 },
+        Operation::Flush,
+        Operation::CleanTombstones,
+    ];
+    replay(Options::default(), &operations);
 }
 
 /// Whoever brought it back to life between the two markings has yet to commit.

@@ -48,13 +48,18 @@ fn live(seed: u64) -> (Trace, Result<(), String>) {
     let block = fate.draw(&select(vec![10_000_i64, 60_000]));
     let options = Options {
         min_block_duration: block,
+        max_block_duration: Some(block * fate.draw(&select(vec![1_i64, 3, 9]))),
         durability: fate.draw(&select(vec![Durability::Sync, Durability::Sync, Durability::default()])),
         retention: Retention { time: fate.draw(&select(vec![None, None, Some(200_000)])), ..Retention::default() },
         wal_segment_size: 32 << 10,
+        out_of_order_window: block * fate.draw(&select(vec![0_i64, 0, 1, 3, 20])),
         ..Options::default()
     };
     let pool = fate.draw(&strategy::pool(6));
-    let operations = strategy::operation(&pool, Scope { reach: 2 * block, faults: true });
+    let operations = strategy::operation(
+        &pool,
+        Scope { reach: 2 * block + options.out_of_order_window.min(4 * block), faults: true },
+    );
     let mut trace = Trace { lines: Vec::new(), disk: Vec::new() };
     let mut db = CheckedDb::open(seed, options).unwrap();
     for _ in 0..OPERATIONS {

@@ -21,6 +21,7 @@ use super::Inner;
 use super::merging::Deletes;
 use crate::block::{HINT_OUT_OF_ORDER, Ulid, new_ulid_after};
 use crate::budget::Budget;
+use crate::codec::FixedSet;
 use crate::compact::write_block_as;
 use crate::error::Result;
 use crate::fs::{Clock, Task};
@@ -53,13 +54,15 @@ pub(super) struct State {
     collect: bool,
     /// What was deleted since a rewrite of blocks began, if one is under way.
     pub(super) deletes: Option<Deletes>,
+    /// Blocks of which nothing is left, but that must stay until a newer one is there.
+    pub(super) emptied: FixedSet<Ulid>,
     /// The head was cut, and what came out of order is to follow.
     pub(super) cut_late: bool,
 }
 
 impl Default for State {
     fn default() -> Self {
-        Self { shorten_to: None, collect: true, cut_late: false, deletes: None }
+        Self { shorten_to: None, collect: true, cut_late: false, deletes: None, emptied: FixedSet::default() }
     }
 }
 

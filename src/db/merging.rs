@@ -15,6 +15,7 @@ use std::sync::Arc;
 use super::blocks::mark_deleted;
 use super::{Inner, Maintenance};
 use crate::block::{Block, BlockMeta, BlockRead, SealedBlock, Tombstones, Ulid};
+use crate::codec::FixedSet;
 use crate::compact::{Plan, merge_sealed, plan};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Matcher, TimeRange};
@@ -89,7 +90,11 @@ impl Inner {
         let chosen = {
             let mut state = self.maintenance.lock();
             self.check_open()?;
-            let Some(chosen) = choose(&self.blocks.mergeable()) else { return Ok(false) };
+            let mut blocks = self.blocks.mergeable();
+            let newest = self.blocks.complete_until();
+            state.emptied.retain(|ulid| blocks.iter().any(|it| it.meta().ulid == *ulid && ends_at(it, newest)));
+            blocks.retain(|block| !state.emptied.contains(&block.meta().ulid));
+            let Some(chosen) = choose(&blocks) else { return Ok(false) };
             // From here on deletes are noted: `chosen` is what the block is written from, and does not change.
             state.deletes = Some(Vec::new());
             chosen
@@ -98,7 +103,7 @@ impl Inner {
         let mut state = self.maintenance.lock();
         let deletes = state.deletes.take().unwrap_or_default();
         let names = || chosen.iter().map(|block| block.meta().ulid);
-        let replaced = written.and_then(|sealed| self.replace(done, &chosen, sealed, &deletes));
+        let replaced = written.and_then(|sealed| self.replace(&mut state.emptied, done, &chosen, sealed, &deletes));
         if let Err(error) = &replaced
             && is_lasting(error)
         {
@@ -115,6 +120,7 @@ impl Inner {
 
     fn replace(
         &self,
+        emptied: &mut FixedSet<Ulid>,
         done: &mut Maintenance,
         chosen: &[Arc<Block>],
         sealed: Option<SealedBlock>,
@@ -137,7 +143,14 @@ impl Inner {
             }
             // Nothing of them is left; no block can say so in its parents.
             None => {
+                let newest = self.blocks.complete_until();
                 for block in chosen {
+                    if ends_at(block, newest) {
+                        // It says up to where the log is not needed: without it the next opening would take from the log
+                        // what was deleted.
+                        emptied.insert(block.meta().ulid);
+                        continue;
+                    }
                     self.blocks.change_meta(block.meta().ulid, |meta| meta.compaction.deletable = true)?;
                 }
             }
@@ -167,6 +180,12 @@ impl Inner {
         let retention = self.options.retention.in_bytes(self.env.fs.as_ref(), &self.dir);
         self.blocks.reload(retention, self.head_bytes())
     }
+}
+
+/// Whether it is the block, or one of those, by which blocks are complete up to `newest`.
+fn ends_at(block: &Block, newest: Option<i64>) -> bool {
+    let meta = block.meta();
+    !meta.compaction.is_hinted() && Some(meta.max_time) == newest
 }
 
 /// Whether trying again would fail again: such blocks are marked and left alone. A full disk or a closing database says

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::model::{Content, Difference, ModelDb, content, same_sample};
 use super::strategy::Operation;
 use super::{OpKind, PowerCut, SimHandle};
-use crate::db::{Db, DbSource, Options};
+use crate::db::{Db, DbSource, Maintenance, Options};
 use crate::error::{Error, Result};
 use crate::fs::Env;
 use crate::head::Appender;
@@ -183,8 +183,10 @@ impl CheckedDb {
                 Ok(String::new())
             }
             Operation::ReadHeld { slot } => self.read_held(*slot),
-            Operation::Maintain => self.maintain(false),
-            Operation::Flush => self.maintain(true),
+            Operation::Maintain => self.maintain(Db::maintain),
+            Operation::Flush => self.maintain(Db::flush),
+            Operation::Compact => self.maintain(Db::compact),
+            Operation::CleanTombstones => self.maintain(Db::clean_tombstones),
             Operation::Reopen => {
                 self.let_go();
                 let closed = self.db.take().map_or(Ok(()), |db| db.close());
@@ -311,7 +313,8 @@ impl CheckedDb {
         let recent = t >= newest.saturating_sub(half) && t > self.cut;
         let in_order = t > self.newest(labels) && recent;
         let window = self.options.out_of_order_window;
-        let out_of_order = window > 0 && t >= newest.saturating_sub(window) && !self.was_written(labels, t);
+        // An empty head stands just behind what was cut from it.
+        let out_of_order = window > 0 && t > newest.saturating_sub(window) && !self.was_written(labels, t);
         t <= future && (in_order || out_of_order) && self.options.max_series.is_none()
     }
 
@@ -366,7 +369,11 @@ impl CheckedDb {
             Ok(committed) => committed,
             Err(error) => {
                 for (labels, sample) in pending {
-                    self.model.attempt(&labels, sample);
+                    // What comes out of order has a log of its own, which may be the one that failed.
+                    match self.options.out_of_order_window {
+                        0 => self.model.attempt(&labels, sample),
+                        _ => self.model.attempt_half(&labels, sample),
+                    }
                 }
                 return self.outcome::<()>(Err(error), "a commit");
             }
@@ -377,12 +384,14 @@ impl CheckedDb {
         for (labels, sample) in pending {
             let t = sample.t;
             let may_be_cut = cut_since.is_some_and(|cut| t <= cut);
-            if t > self.newest(&labels) && !may_be_cut {
+            if self.model.is_half_done(&labels, t) {
+                unsure.push((labels, sample));
+            } else if t > self.newest(&labels) && !may_be_cut {
                 self.model.insert(&labels, sample);
                 self.note(&labels, t);
             } else if window == 0 && !may_be_cut || self.model.get(&labels, t).is_some() {
                 // Out of order or there already: the first write wins.
-            } else if t >= newest_of_all.saturating_sub(window) && !self.was_written(&labels, t) && !may_be_cut {
+            } else if t > newest_of_all.saturating_sub(window) && !self.was_written(&labels, t) && !may_be_cut {
                 self.model.insert(&labels, sample);
                 self.note(&labels, t);
             } else {
@@ -397,6 +406,8 @@ impl CheckedDb {
                 if there.is_some_and(|there| same_sample(there, &sample)) {
                     self.note(&labels, sample.t);
                     self.model.insert(&labels, sample);
+                } else if self.model.is_half_done(&labels, sample.t) {
+                    self.model.attempt_half(&labels, sample);
                 } else {
                     // Lost, and said to be: a block was cut there meanwhile. It may stand in the log all the same.
                     self.model.attempt(&labels, sample);
@@ -448,13 +459,13 @@ impl CheckedDb {
         Ok(format!("{} series", found.len()))
     }
 
-    fn maintain(&mut self, flush: bool) -> Result<String, Difference> {
+    fn maintain(&mut self, work: impl Fn(&Db) -> Result<Maintenance>) -> Result<String, Difference> {
         // Whatever was committed may be in a block now, and be refused to appenders that are open.
         self.cut = self.cut.max(self.newest_of_all);
         for open in self.appenders.values_mut() {
             open.cut_since = Some(self.newest_of_all);
         }
-        let done = if flush { self.db()?.flush() } else { self.db()?.maintain() };
+        let done = work(self.db()?);
         if let Some(time) = self.options.retention.time
             && done.as_ref().map_or(true, |done| !done.dropped.is_empty())
         {
@@ -462,7 +473,9 @@ impl CheckedDb {
             self.model.may_lose_before(newest.map_or(i64::MIN, |newest| newest.saturating_sub(time)));
         }
         match done {
-            Ok(done) => Ok(format!("{} written, {} dropped", done.written.len(), done.dropped.len())),
+            Ok(Maintenance { written, merged, dropped, .. }) => {
+                Ok(format!("{} written, {} merged, {} dropped", written.len(), merged.len(), dropped.len()))
+            }
             Err(error) => self.outcome::<()>(Err(error), "maintenance"),
         }
     }

@@ -161,6 +161,8 @@ pub struct ModelDb {
     doubtful: BTreeSet<(Labels, i64)>,
     /// Samples of commits that failed: not there now, but perhaps when the directory is opened again.
     attempted: BTreeMap<(Labels, i64), Vec<Sample>>,
+    /// Those of them that may be there already.
+    half_done: BTreeMap<(Labels, i64), Vec<Sample>>,
     /// Every label set that was ever written.
     known: BTreeSet<Labels>,
 }
@@ -175,7 +177,9 @@ impl ModelDb {
     /// A sample was acknowledged. The first write wins: whether this was it.
     pub fn insert(&mut self, labels: &Labels, sample: Sample) -> bool {
         self.known.insert(labels.clone());
-        self.attempted.remove(&(labels.clone(), sample.t));
+        let key = (labels.clone(), sample.t);
+        self.attempted.remove(&key);
+        self.half_done.remove(&key);
         let samples = self.series.entry(labels.clone()).or_default();
         let is_first = !samples.contains_key(&sample.t);
         if is_first {
@@ -195,6 +199,20 @@ impl ModelDb {
         if self.get(labels, sample.t).is_none() {
             self.attempted.entry((labels.clone(), sample.t)).or_default().push(sample);
         }
+    }
+
+    /// A commit with this sample failed half way, as one may that has samples out of order: it may be there.
+    pub fn attempt_half(&mut self, labels: &Labels, sample: Sample) {
+        if self.get(labels, sample.t).is_none() {
+            self.half_done.entry((labels.clone(), sample.t)).or_default().push(sample.clone());
+        }
+        self.attempt(labels, sample);
+    }
+
+    /// Whether a commit that failed half way may have left a sample there.
+    #[must_use]
+    pub fn is_half_done(&self, labels: &Labels, t: i64) -> bool {
+        self.half_done.contains_key(&(labels.clone(), t))
     }
 
     /// Deletes the samples in `range` of all series that pass `matchers`; which.
@@ -267,6 +285,8 @@ impl ModelDb {
             }
         }
         let kept = |(labels, t): &&(Labels, i64)| range.contains(*t) && passes(labels);
+        let half_done = self.half_done.iter().filter(|(key, _)| kept(key));
+        selected.half_done = half_done.map(|(key, samples)| (key.clone(), samples.clone())).collect();
         selected.doubtful = self.doubtful.iter().filter(kept).cloned().collect();
         selected
     }
@@ -288,6 +308,7 @@ impl ModelDb {
         self.compare(found, true)?;
         self.series.clone_from(found);
         self.attempted.clear();
+        self.half_done.clear();
         self.doubtful.clear();
         Ok(())
     }
@@ -358,7 +379,8 @@ impl ModelDb {
         for (labels, samples) in found {
             let wanted = self.series.get(labels).unwrap_or(&nothing);
             for sample in samples.values().filter(|sample| !wanted.contains_key(&sample.t)) {
-                let attempts = self.attempted.get(&(labels.clone(), sample.t)).filter(|_| reopened);
+                let attempts = if reopened { &self.attempted } else { &self.half_done };
+                let attempts = attempts.get(&(labels.clone(), sample.t));
                 if !attempts.into_iter().flatten().any(|attempt| same_sample(attempt, sample)) {
                     return Err(Difference::Invented { labels: labels.clone(), sample: sample.clone() });
                 }

@@ -85,6 +85,10 @@ pub enum Operation {
     Maintain,
     /// Cuts all that the head has into blocks.
     Flush,
+    /// Merges blocks as long as there are some to merge.
+    Compact,
+    /// Writes blocks again without what is deleted.
+    CleanTombstones,
     /// Closes the database and opens it again.
     Reopen,
     /// Kills the process; the next one opens the database.
@@ -304,6 +308,8 @@ pub fn operation(pool: &[Labels], scope: Scope) -> BoxedStrategy<Operation> {
         2 => (0..2_usize).prop_map(|slot| Operation::ReadHeld { slot }),
         4 => Just(Operation::Maintain),
         1 => Just(Operation::Flush),
+        1 => Just(Operation::Compact),
+        1 => Just(Operation::CleanTombstones),
         1 => Just(Operation::Reopen),
         2 => Just(Operation::Kill),
         1 => any::<u64>().prop_map(|seed| Operation::PowerCut { seed }),
