@@ -3,6 +3,7 @@
 //! One file a group of commands; this one only hands on. An error ends the program with its text on the standard error
 //! and exit code 1; wrong usage with 2.
 
+mod analyze;
 mod backfill;
 mod bench;
 mod bucket;
@@ -10,6 +11,7 @@ mod openmetrics;
 mod progress;
 mod promql;
 mod tsdb;
+mod upkeep;
 
 use std::io;
 use std::path::Path;

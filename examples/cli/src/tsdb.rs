@@ -15,7 +15,8 @@ use narthex::promql::parse_selector;
 use narthex::query::{BlockSource, SelectRequest, Source, merge_sets, series_samples};
 use narthex::testkit::jsonl;
 
-use crate::{CommandResult, backfill, openmetrics};
+use crate::analyze::{self, Wanted};
+use crate::{CommandResult, backfill, openmetrics, upkeep};
 
 /// Data directories and blocks on this machine.
 #[derive(Debug, Subcommand)]
@@ -50,6 +51,45 @@ pub(crate) enum Command {
         /// The data directory.
         dir: PathBuf,
     },
+    /// What the series of a block are made of: names, values and metrics with most of everything, as promtool prints it.
+    Analyze {
+        /// The data directory, or one block.
+        dir: PathBuf,
+        /// Which block; the newest.
+        block: Option<String>,
+        /// How many lines a list has.
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+        /// Only series that pass this selector.
+        #[arg(long = "match", value_name = "SELECTOR")]
+        matches: Option<String>,
+        /// Also the bytes of each metric's chunks, which are read for it.
+        #[arg(long)]
+        bytes: bool,
+    },
+    /// Merges the blocks of a data directory as a server does, until there is nothing to do.
+    Compact(upkeep::Compact),
+    /// Deletes samples from a data directory: they are hidden at once, and gone when their block is next written.
+    Delete {
+        /// The data directory.
+        dir: PathBuf,
+        /// The series that pass this selector; may be given several times, then any of them.
+        #[arg(long = "match", value_name = "SELECTOR", required = true)]
+        matches: Vec<String>,
+        /// Only samples from this time on, in milliseconds.
+        #[arg(long, value_name = "MS", default_value_t = i64::MIN, hide_default_value = true, allow_negative_numbers = true)]
+        min_time: i64,
+        /// Only samples up to this time, in milliseconds.
+        #[arg(long, value_name = "MS", default_value_t = i64::MAX, hide_default_value = true, allow_negative_numbers = true)]
+        max_time: i64,
+    },
+    /// Writes the blocks again of which something is deleted.
+    CleanTombstones {
+        /// The data directory.
+        dir: PathBuf,
+    },
+    /// A copy of a data directory as it is now.
+    Snapshot(upkeep::Snapshot),
     /// Checks every sum, order and reference of every block; ends with exit code 1 if one is damaged.
     Verify {
         /// A data directory, or one block.
@@ -77,6 +117,23 @@ pub(crate) fn run(command: Command) -> CommandResult {
             dump(&env, &dir, &selectors(&matches)?, TimeRange::new(min_time, max_time), format)
         }
         Command::List { dir } => list(fs, &dir),
+        Command::Analyze { dir, block, limit, matches, bytes } => {
+            let matchers = matches.as_ref().map(|text| selectors(std::slice::from_ref(text))).transpose()?;
+            let selector = matches.as_deref().zip(matchers.and_then(|mut matchers| matchers.pop()));
+            let mut out = output();
+            let wanted = Wanted { selector, limit, bytes };
+            analyze::analyze(fs, &one_block(fs, &dir, block.as_deref())?, &wanted, &mut out)?;
+            Ok(out.flush()?)
+        }
+        Command::Compact(wanted) => upkeep::compact(&env, &wanted),
+        Command::Delete { dir, matches, min_time, max_time } => {
+            if min_time > max_time {
+                return Err(format!("--min-time {min_time} is after --max-time {max_time}").into());
+            }
+            upkeep::delete(&env, &dir, &selectors(&matches)?, TimeRange::new(min_time, max_time))
+        }
+        Command::CleanTombstones { dir } => upkeep::clean_tombstones(&env, &dir),
+        Command::Snapshot(wanted) => upkeep::snapshot(&env, &wanted),
         Command::Verify { dir } => verify(fs, &dir),
     }
 }
@@ -97,8 +154,19 @@ fn blocks(fs: &dyn Fs, dir: &Path) -> Result<Vec<PathBuf>, Box<dyn Error>> {
     Ok(found)
 }
 
+/// The block of that name, or the newest.
+fn one_block(fs: &dyn Fs, dir: &Path, name: Option<&str>) -> Result<PathBuf, Box<dyn Error>> {
+    let Some(name) = name else {
+        // Names begin with the time when the block was made.
+        let newest = blocks(fs, dir)?.into_iter().max();
+        return newest.ok_or_else(|| format!("{}: no blocks", dir.display()).into());
+    };
+    let path = dir.join(name);
+    if is_block(fs, &path)? { Ok(path) } else { Err(format!("{}: no such block", path.display()).into()) }
+}
+
 /// Standard output behind a buffer.
-fn output() -> BufWriter<io::StdoutLock<'static>> {
+pub(crate) fn output() -> BufWriter<io::StdoutLock<'static>> {
     BufWriter::with_capacity(1 << 16, io::stdout().lock())
 }
 
