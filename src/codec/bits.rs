@@ -250,11 +250,13 @@ impl BitWriter {
         (self.pending.to_be_bytes(), usize::from(self.pending_bits).div_ceil(8))
     }
 
-    /// Half as much again in steps of 16 bytes. A million series have a million of these open, so doubling would waste
-    /// more than it saves.
+    /// Few sizes: a million series have a million of these open, and mostly grow at the same time, so what an allocator
+    /// keeps for a size that most have left is lost. Half of a power of two apart from 128 on; below, powers of two.
     #[cold]
     fn grow(&mut self) {
-        let wanted = (self.bytes.len() * 3 / 2).max(self.len as usize + 8).next_multiple_of(16);
+        let wanted = self.len as usize + 8;
+        let power = wanted.next_power_of_two();
+        let wanted = if power > 128 { wanted.next_multiple_of(power / 4) } else { power.max(FIRST) };
         let mut grown = Vec::with_capacity(wanted);
         grown.extend_from_slice(&self.bytes);
         grown.resize(wanted, 0);

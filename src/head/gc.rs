@@ -190,8 +190,8 @@ impl Head {
 
     /// Removes those of `ids` that are still marked and empty.
     fn remove_series(&self, ids: &[u32]) -> u64 {
-        /// At a time: bounds the memory that a removal takes.
-        const BATCH: usize = 1 << 16;
+        /// At a time: bounds the memory that a removal takes, and how long postings are locked for it.
+        const BATCH: usize = 1 << 12;
         let mut removed = 0;
         for ids in ids.chunks(BATCH) {
             let mut dead = RoaringBitmap::new();
@@ -202,7 +202,8 @@ impl Head {
             for &id in ids {
                 let Some(series) = self.slots.get(id) else { continue };
                 // The shard is locked before the series, here as in a creation.
-                let hash = xxh64(series.lock().labels().to_labels(&mut buffer).as_packed(), 0);
+                series.lock().labels().pack_into(&mut buffer);
+                let hash = xxh64(&buffer, 0);
                 let mut shard = self.map.shard(hash);
                 let mut state = series.lock();
                 let is_empty = state.is_empty() && !self.out_of_order.has(id);
@@ -221,9 +222,8 @@ impl Head {
             self.exemplars.forget(gone);
             self.forget_references(&references);
             let stamp = self.isolation.stamp();
-            for id in &dead {
-                self.slots.give_back(id, stamp);
-            }
+            // The lowest is used first.
+            self.slots.give_back(dead.iter().rev().collect(), stamp);
             removed += dead.len();
         }
         self.counters.series.fetch_sub(removed, Ordering::AcqRel);

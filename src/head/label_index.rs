@@ -9,18 +9,22 @@
 //! A page of series refers to its pairs (`page_labels`): a pair's text is in memory once however many series have it. A pair
 //! is in the index as long as a series has it: it goes with the last one, under its name's lock, and its memory with it.
 //! Locks are held a name or a pair at a time, so series are created side by side, and a regular expression over one
-//! name's values runs on a snapshot and stops nobody.
+//! name's values runs on a snapshot and stops nobody. What a lock is held for is small, however many values there are:
+//! the table of a name grows a part at a time, and is read a part at a time.
 
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
-use hashbrown::HashTable;
 use parking_lot::{Mutex, RwLock};
 use roaring::RoaringBitmap;
 use xxhash_rust::xxh64::xxh64;
 
+use super::holds::Holds;
 use super::postings::Postings;
+use super::value_table::ValueTable;
 use crate::codec::FixedMap;
 use crate::error::Result;
+use crate::fs::Clock;
 use crate::index::{self, PostingsSource};
 use crate::model::{Labels, LabelsIter};
 
@@ -33,6 +37,11 @@ pub(super) struct Pair {
 }
 
 impl Pair {
+    /// The pair with these bytes, which series `id` has.
+    pub(super) fn new(packed: &[u8], id: u32) -> Self {
+        Self { packed: packed.into(), postings: Mutex::new(Postings::One(id)) }
+    }
+
     /// Its bytes in the packed form of a set.
     pub(super) fn packed(&self) -> &[u8] {
         &self.packed
@@ -45,11 +54,11 @@ impl Pair {
 }
 
 /// Values in order of their text.
-type SortedPairs = Arc<[Arc<Pair>]>;
+pub(super) type SortedPairs = Arc<[Arc<Pair>]>;
 
 #[derive(Debug, Default)]
 struct Values {
-    table: HashTable<Arc<Pair>>,
+    table: ValueTable,
     /// All of `table`, sorted, until the next change: made when a query asks.
     sorted: Option<SortedPairs>,
     /// Counts the changes.
@@ -57,9 +66,11 @@ struct Values {
 }
 
 impl Values {
-    fn changed(&mut self) {
-        self.sorted = None;
+    /// Notes a change; gives what is to be dropped when the lock is not held any more.
+    #[must_use]
+    fn changed(&mut self) -> Option<SortedPairs> {
         self.version += 1;
+        self.sorted.take()
     }
 }
 
@@ -71,60 +82,96 @@ struct NameIndex {
 /// All label pairs of the head.
 #[derive(Debug, Default)]
 pub(super) struct LabelIndex {
-    names: RwLock<FixedMap<Box<str>, NameIndex>>,
+    names: RwLock<FixedMap<Box<str>, Arc<NameIndex>>>,
     all: Mutex<Postings>,
+    /// How long locks were held for the upkeep of all this.
+    pub(super) holds: Holds,
 }
 
-fn hash(packed: &[u8]) -> u64 {
+/// What a pair is found by.
+pub(super) fn hash(packed: &[u8]) -> u64 {
     xxh64(packed, 0)
 }
 
 impl NameIndex {
     /// The pair with these bytes, `id` among its postings.
-    fn add(&self, packed: &[u8], id: u32) -> Arc<Pair> {
+    fn add(&self, packed: &[u8], id: u32, holds: &Holds) -> Arc<Pair> {
         let hash = hash(packed);
-        if let Some(pair) = self.values.read().table.find(hash, |pair| pair.packed() == packed) {
+        if let Some(pair) = self.values.read().table.find(hash, packed) {
             // Under the lock of the table: nobody can find the pair empty and take it away meanwhile.
             pair.postings.lock().add(id);
             return Arc::clone(pair);
         }
         let mut values = self.values.write();
-        if let Some(pair) = values.table.find(hash, |pair| pair.packed() == packed) {
+        let hold = holds.begin();
+        if let Some(pair) = values.table.find(hash, packed) {
             pair.postings.lock().add(id);
             return Arc::clone(pair);
         }
-        let pair = Arc::new(Pair { packed: packed.into(), postings: Mutex::new(Postings::One(id)) });
-        values.table.insert_unique(hash, Arc::clone(&pair), |pair| self::hash(pair.packed()));
-        values.changed();
+        let pair = Arc::new(Pair::new(packed, id));
+        values.table.insert(hash, Arc::clone(&pair));
+        let old = values.changed();
+        drop(hold);
+        drop(values);
+        drop(old);
         pair
     }
 
     /// Takes out a pair if no series has it any more; whether any value is left.
-    fn remove_if_unused(&self, pair: &Pair) -> bool {
+    fn remove_if_unused(&self, pair: &Pair, holds: &Holds) -> bool {
         let mut values = self.values.write();
-        if pair.postings.lock().is_empty()
-            && let Ok(entry) =
-                values.table.find_entry(hash(pair.packed()), |other| std::ptr::eq(&raw const **other, pair))
-        {
-            entry.remove();
-            values.changed();
-            if values.table.len() * 4 < values.table.capacity() {
-                values.table.shrink_to(0, |pair| hash(pair.packed()));
+        let hold = holds.begin();
+        let mut old = None;
+        if pair.postings.lock().is_empty() {
+            values.table.remove(pair);
+            old = values.changed();
+        }
+        let any = values.table.len() > 0;
+        drop(hold);
+        drop(values);
+        drop(old);
+        any
+    }
+
+    /// Calls `each` with all pairs, part by part, each part under the lock. `restart` is called when some may have been
+    /// missed, and they come all over again. Some may come twice if there are changes.
+    fn for_each_part(&self, holds: &Holds, mut restart: impl FnMut(), mut each: impl FnMut(&Arc<Pair>)) {
+        let (mut index, mut merges) = (0, None);
+        loop {
+            let values = self.values.read();
+            let _hold = holds.begin();
+            let Some((pairs, now)) = values.table.part(index) else { return };
+            if *merges.get_or_insert(now) == now {
+                pairs.for_each(&mut each);
+                index += 1;
+            } else {
+                restart();
+                (index, merges) = (0, None);
             }
         }
-        !values.table.is_empty()
     }
 
     /// All values in order.
-    fn sorted(&self) -> SortedPairs {
-        let (mut pairs, version): (Vec<Arc<Pair>>, u64) = {
+    fn sorted(&self, holds: &Holds) -> SortedPairs {
+        let version = {
             let values = self.values.read();
             if let Some(sorted) = &values.sorted {
                 return Arc::clone(sorted);
             }
-            (values.table.iter().cloned().collect(), values.version)
+            values.version
         };
+        let pairs = RefCell::new(Vec::new());
+        self.for_each_part(holds, || pairs.borrow_mut().clear(), |pair| pairs.borrow_mut().push(Arc::clone(pair)));
+        let mut pairs: Vec<Arc<Pair>> = pairs.into_inner();
         pairs.sort_unstable_by(|a, b| a.text().1.cmp(b.text().1));
+        // One that was removed and came again meanwhile is there twice: the one that series have stays.
+        pairs.dedup_by(|next, pair| {
+            let same = next.packed() == pair.packed();
+            if same && pair.postings.lock().is_empty() {
+                std::mem::swap(next, pair);
+            }
+            same
+        });
         let sorted: SortedPairs = pairs.into();
         let mut values = self.values.write();
         if values.version == version {
@@ -135,19 +182,22 @@ impl NameIndex {
 }
 
 impl LabelIndex {
+    /// An index that times its locks.
+    pub(super) fn timed(clock: &Arc<dyn Clock>) -> Self {
+        Self { holds: Holds::new(clock), ..Self::default() }
+    }
+
     /// Enters series `id` with the labels of this packed form, and gives its pairs.
     pub(super) fn add(&self, packed: &[u8], id: u32) -> Vec<Arc<Pair>> {
         let mut pairs = Vec::with_capacity(16);
         let mut names = self.names.read();
         let mut labels = LabelsIter::of_packed(packed);
-        let mut rest = packed;
-        while let Some((name, _)) = labels.next() {
-            let (pair, after) = rest.split_at(rest.len() - labels.rest().len());
-            rest = after;
+        while let Some(pair) = labels.next_packed() {
+            let (name, _) = LabelsIter::of_packed(pair).next().unwrap_or_default();
             loop {
                 if let Some(index) = names.get(name) {
                     // The names stay locked: a name without values is removed under the other kind of this lock.
-                    pairs.push(index.add(pair, id));
+                    pairs.push(index.add(pair, id, &self.holds));
                     break;
                 }
                 drop(names);
@@ -162,14 +212,25 @@ impl LabelIndex {
 
     /// Takes out the series in `dead`, whose pairs, all together, are `pairs`.
     pub(super) fn remove(&self, dead: &RoaringBitmap, pairs: &[Arc<Pair>]) {
-        self.all.lock().subtract(dead);
-        let mut emptied_names = Vec::new();
+        /// Pairs that are looked at before others may have the names.
+        const PAIRS_A_TURN: usize = 64;
         {
+            let mut all = self.all.lock();
+            let _hold = self.holds.begin();
+            all.subtract(dead);
+        }
+        let mut emptied_names = Vec::new();
+        for pairs in pairs.chunks(PAIRS_A_TURN) {
             let names = self.names.read();
             for pair in pairs {
-                pair.postings.lock().subtract(dead);
+                let unused = {
+                    let mut postings = pair.postings.lock();
+                    let _hold = self.holds.begin();
+                    postings.subtract(dead);
+                    postings.is_empty()
+                };
                 let (name, _) = pair.text();
-                if names.get(name).is_some_and(|index| !index.remove_if_unused(pair)) {
+                if unused && names.get(name).is_some_and(|index| !index.remove_if_unused(pair, &self.holds)) {
                     emptied_names.push(name);
                 }
             }
@@ -177,7 +238,7 @@ impl LabelIndex {
         if !emptied_names.is_empty() {
             let mut names = self.names.write();
             for name in emptied_names {
-                if names.get(name).is_some_and(|index| index.values.read().table.is_empty()) {
+                if names.get(name).is_some_and(|index| index.values.read().table.len() == 0) {
                     names.remove(name);
                 }
             }
@@ -192,8 +253,9 @@ impl LabelIndex {
     }
 
     /// The pairs of `name` in order of their values.
-    fn sorted(&self, name: &str) -> Option<SortedPairs> {
-        self.names.read().get(name).map(NameIndex::sorted)
+    pub(super) fn sorted(&self, name: &str) -> Option<SortedPairs> {
+        let index = self.names.read().get(name).map(Arc::clone)?;
+        Some(index.sorted(&self.holds))
     }
 
     /// The values of `name`, sorted.
@@ -205,8 +267,8 @@ impl LabelIndex {
     pub(super) fn has(&self, name: &str, value: &str) -> bool {
         let packed = Labels::from_pairs([(name, value)]);
         let packed = packed.as_packed();
-        let find = |index: &NameIndex| index.values.read().table.find(hash(packed), |p| p.packed() == packed).is_some();
-        self.names.read().get(name).is_some_and(find)
+        let find = |index: &NameIndex| index.values.read().table.find(hash(packed), packed).is_some();
+        self.names.read().get(name).is_some_and(|index| find(index))
     }
 
     /// Calls `each` with every pair and how many series have it: for statistics.
@@ -222,15 +284,23 @@ impl LabelIndex {
     /// Roughly how many bytes the index holds, and how many pairs.
     pub(super) fn memory(&self) -> (usize, usize) {
         let (mut bytes, mut pairs) = (self.all.lock().heap_bytes(), 0);
-        for (name, index) in self.names.read().iter() {
+        let names: Vec<_> = self.names.read().iter().map(|(name, index)| (name.len(), Arc::clone(index))).collect();
+        for (name, index) in names {
+            let counted = Cell::new((0, 0));
+            index.for_each_part(
+                &self.holds,
+                || counted.set((0, 0)),
+                |pair| {
+                    let (bytes, pairs) = counted.get();
+                    // An `Arc` has two counters beside its content.
+                    let own = size_of::<Pair>() + 16 + pair.packed.len() + pair.postings.lock().heap_bytes();
+                    counted.set((bytes + own, pairs + 1));
+                },
+            );
             let values = index.values.read();
-            bytes += name.len() + size_of::<NameIndex>() + values.table.capacity() * 9;
+            bytes += name + size_of::<NameIndex>() + values.table.bytes() + counted.get().0;
             bytes += values.sorted.as_ref().map_or(0, |sorted| sorted.len() * 8);
-            for pair in &values.table {
-                // An `Arc` has two counters beside its content.
-                bytes += size_of::<Pair>() + 16 + pair.packed.len() + pair.postings.lock().heap_bytes();
-            }
-            pairs += values.table.len();
+            pairs += counted.get().1;
         }
         (bytes, pairs)
     }
@@ -247,7 +317,7 @@ impl PostingsSource for LabelIndex {
         let names = self.names.read();
         let Some(index) = names.get(name) else { return Ok(index::Postings::empty()) };
         let values = index.values.read();
-        let pair = values.table.find(hash(packed), |pair| pair.packed() == packed);
+        let pair = values.table.find(hash(packed), packed);
         Ok(pair.map_or_else(index::Postings::empty, |pair| pair.postings.lock().snapshot()))
     }
 

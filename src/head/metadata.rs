@@ -1,6 +1,7 @@
 //! What is known of the metrics: type, unit and help, by name.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use parking_lot::Mutex;
 
@@ -23,9 +24,29 @@ impl MetricMetadata {
         self.by_name.lock().insert(name.into(), metadata.clone());
     }
 
-    /// Keeps the metrics that `is_there` says there are series of.
+    /// Keeps the metrics that `is_there` says there are series of. It locks a few at a time.
     pub(super) fn retain(&self, is_there: impl Fn(&str) -> bool) {
-        self.by_name.lock().retain(|name, _| is_there(name));
+        const TURN: usize = 256;
+        let mut after: Bound<Box<str>> = Bound::Unbounded;
+        loop {
+            let names: Vec<Box<str>> = {
+                let by_name = self.by_name.lock();
+                by_name
+                    .range::<str, _>((after.as_ref().map(|name| &**name), Bound::Unbounded))
+                    .map(|(name, _)| name.clone())
+                    .take(TURN)
+                    .collect()
+            };
+            for name in names.iter().filter(|name| !is_there(name)) {
+                let mut by_name = self.by_name.lock();
+                // Somebody may have come since and said what it is.
+                if !is_there(name) {
+                    by_name.remove(name);
+                }
+            }
+            let Some(last) = names.into_iter().last() else { return };
+            after = Bound::Excluded(last);
+        }
     }
 
     /// Of one metric or of all, sorted by name.

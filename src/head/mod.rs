@@ -32,8 +32,10 @@ mod evidence;
 mod exemplars;
 mod full;
 mod gc;
+mod holds;
 mod isolation;
 mod label_index;
+mod label_order;
 pub(crate) mod mapped;
 mod mapping;
 mod metadata;
@@ -52,6 +54,7 @@ pub(crate) mod snapshot;
 mod stats;
 mod tombstones;
 mod trail;
+mod value_table;
 mod vanished;
 
 use std::fmt;
@@ -236,7 +239,7 @@ impl Head {
             waiting_bytes: AtomicU64::new(0),
             slots: Slab::default(),
             map: SeriesMap::default(),
-            labels: LabelIndex::default(),
+            labels: LabelIndex::timed(&env.clock),
             isolation: Isolation::default(),
             last_reference: AtomicU64::new(0),
             min_time: AtomicI64::new(i64::MAX),

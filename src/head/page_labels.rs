@@ -6,7 +6,7 @@
 //! ends      where each slot's numbers end
 //! ```
 //!
-//! Neighbours were created together and are mostly of one target: 64 of them share some two dozen pairs. So a label costs
+//! Neighbours were created together and are mostly of one target: all of a page share some two dozen pairs. So a label costs
 //! a series one byte and a little of its page's table, where a pointer would cost eight. A page with more than 256
 //! different pairs takes four bytes a label.
 //!
@@ -99,6 +99,11 @@ impl PageLabels {
         SeriesLabels { page: self, at: range.start, end: range.end }
     }
 
+    /// The pairs of all slots; nothing where a place is free.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = Option<&Arc<Pair>>> {
+        self.pairs.iter().map(|shared| shared.pair.as_ref())
+    }
+
     /// Gives a slot, which has none, its labels.
     pub(super) fn set(&mut self, slot: usize, pairs: Vec<Arc<Pair>>) {
         let start = self.range(slot).start;
@@ -177,6 +182,11 @@ impl<'a> SeriesLabels<'a> {
     pub(super) fn iter(self) -> impl Iterator<Item = &'a Arc<Pair>> {
         let pair = move |index| self.page.pairs.get(self.page.numbers.get(index)?)?.pair.as_ref();
         (self.at..self.end).filter_map(pair)
+    }
+
+    /// The places of the pairs among all that the page has.
+    pub(super) fn numbers(self) -> impl Iterator<Item = usize> {
+        (self.at..self.end).filter_map(|index| self.page.numbers.get(index))
     }
 
     /// Whether these are the labels of the set with this packed form.

@@ -17,6 +17,9 @@ use crate::index;
 /// The delta may always hold this many ids: below it, a merge would cost more than reading the delta does.
 const DELTA_FLOOR: usize = 64;
 
+/// And never more than this: merging it is what adding an id can cost.
+const DELTA_CEILING: usize = 4096;
+
 /// A growing set of series ids.
 #[derive(Debug, Default)]
 pub(super) enum Postings {
@@ -134,17 +137,24 @@ impl Many {
         if let Some(base) = Arc::get_mut(&mut self.base).filter(|_| self.delta.is_empty()) {
             // Nobody reads: the base can grow in place.
             base.insert(id);
+            // Series of a target are neighbours: as runs they take a fraction.
+            if base.len().is_power_of_two() {
+                base.optimize();
+            }
             return;
         }
         self.delta.push(id);
-        if self.delta.len() > DELTA_FLOOR && self.delta.len() as u64 > self.base.len() / 8 {
+        let most = (self.base.len() / 8).min(DELTA_CEILING as u64);
+        if self.delta.len() > DELTA_FLOOR && self.delta.len() as u64 > most {
             self.merge();
         }
     }
 
     fn merge(&mut self) {
         if !self.delta.is_empty() {
-            Arc::make_mut(&mut self.base).extend(std::mem::take(&mut self.delta));
+            let base = Arc::make_mut(&mut self.base);
+            base.extend(std::mem::take(&mut self.delta));
+            base.optimize();
         }
     }
 }

@@ -1,7 +1,6 @@
 //! A part of the head as a block: what a block is cut from.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Head;
@@ -65,17 +64,7 @@ impl BlockRead for RangeHead {
 
     fn select(&self, matchers: &[Matcher]) -> Result<Vec<SeriesId>> {
         let ids = postings_for_matchers(&self.head.labels, matchers)?.into_vec();
-        let mut buffer = Vec::new();
-        let mut sorted: Vec<(Labels, u32)> = Vec::with_capacity(ids.len());
-        for id in ids {
-            let Some(series) = self.head.slots.get(id) else { continue };
-            let state = series.lock();
-            if !state.labels().is_empty() {
-                sorted.push((state.labels().to_labels(&mut buffer), id));
-            }
-        }
-        sorted.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        Ok(sorted.into_iter().map(|(_, id)| SeriesId(id)).collect())
+        Ok(self.head.in_label_order(&ids).into_iter().map(SeriesId).collect())
     }
 
     fn series(&self, id: SeriesId, labels: &mut Labels, chunks: &mut Vec<ChunkMeta>) -> Result<()> {
@@ -135,15 +124,13 @@ impl BlockRead for RangeHead {
 
     fn symbols(&self) -> Result<Symbols<'_>> {
         // The original keeps the list of all series under a pair of empty strings, so its blocks have this one too.
-        let mut symbols = BTreeSet::from([String::new()]);
-        self.head.labels.for_each_pair(|name, value, _| {
-            if !symbols.contains(name) {
-                symbols.insert(name.to_owned());
-            }
-            if !symbols.contains(value) {
-                symbols.insert(value.to_owned());
-            }
-        });
+        let mut symbols = vec![String::new()];
+        for name in self.head.labels.names() {
+            symbols.extend(self.head.labels.values(&name));
+            symbols.push(name);
+        }
+        symbols.sort_unstable();
+        symbols.dedup();
         Ok(Box::new(symbols.into_iter().map(|symbol| Ok(Cow::Owned(symbol)))))
     }
 }

@@ -19,7 +19,7 @@ use super::mapped::{ChunkPlace, MappedChunks};
 use super::open::{HistogramKind, Next, Open, OpenHistogram, Times};
 use super::page_labels::{PageLabels, SeriesLabels};
 use super::rules::ChunkRules;
-use super::slab::{Body, Guard, Slot};
+use super::slab::{Body, Guard, Slot, page_bytes};
 use crate::chunk::{ChunkError, EncodedChunk, Floats, Integers};
 use crate::model::{FloatHistogram, Histogram, Native as _, Sample, TimeRange, Value, is_stale};
 
@@ -77,6 +77,8 @@ impl LockedSeries<'_> {
 
 // A million series are a million of these: whoever makes them larger should know it.
 const _: () = assert!(size_of::<SeriesState>() == 128 && size_of::<Header>() == 24);
+// Allocators have sizes of 10 KiB and of 12: a page that is a little larger than one of these takes the next.
+const _: () = assert!(page_bytes::<Header, SeriesState>() <= 10 << 10);
 
 /// What became of a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

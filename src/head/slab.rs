@@ -22,7 +22,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
-/// Slots in a page: enough that locks are few, so few that neighbours seldom wait for each other.
+/// Slots in a page: enough that locks are few, so few that neighbours seldom wait for each other; and as many as fill a
+/// size that allocators have (see [`page_bytes`]).
 pub(super) const PAGE: usize = 64;
 const FIRST_DIRECTORY: usize = 16;
 /// Enough for 2³² slots.
@@ -55,8 +56,9 @@ type Directory<H, B> = Box<[OnceLock<Box<Page<H, B>>>]>;
 pub(super) struct Slab<H, B: Body> {
     directories: [OnceLock<Directory<H, B>>; DIRECTORIES],
     next: AtomicU32,
-    /// Free slots, each with the stamp of its removal, oldest first.
-    free: Mutex<VecDeque<(u32, u64)>>,
+    /// Free slots with the stamp of their removal, oldest first: in batches, since who takes one waits while the list
+    /// grows.
+    free: Mutex<VecDeque<(Vec<u32>, u64)>>,
 }
 
 /// A slot: its header, and the way to its body.
@@ -165,12 +167,19 @@ impl<H, B: Body> Default for Slab<H, B> {
     }
 }
 
+/// Bytes of a page.
+pub(super) const fn page_bytes<H, B: Body>() -> usize {
+    size_of::<Page<H, B>>()
+}
+
 /// Which directory, which page in it, which slot in that.
 #[inline]
 fn place(id: u32) -> (usize, usize, usize) {
-    let page = id as usize / PAGE + FIRST_DIRECTORY;
+    // Thirty-two bits: dividing them by a constant is one multiplication.
+    let (page, index) = (id / PAGE as u32, id % PAGE as u32);
+    let page = page as usize + FIRST_DIRECTORY;
     let directory = (page / FIRST_DIRECTORY).ilog2() as usize;
-    (directory, page - (FIRST_DIRECTORY << directory), id as usize % PAGE)
+    (directory, page - (FIRST_DIRECTORY << directory), index as usize)
 }
 
 impl<H: Default, B: Body> Slab<H, B> {
@@ -200,17 +209,23 @@ impl<H: Default, B: Body> Slab<H, B> {
 
     fn take_id(&self, passed: impl FnOnce(u64) -> bool) -> Option<u32> {
         let mut free = self.free.lock();
-        if let Some((id, _)) = free.front().copied().filter(|(_, stamp)| passed(*stamp)) {
-            free.pop_front();
+        if let Some((ids, _)) = free.front_mut().filter(|(_, stamp)| passed(*stamp))
+            && let Some(id) = ids.pop()
+        {
+            if ids.is_empty() {
+                free.pop_front();
+            }
             return Some(id);
         }
         drop(free);
         self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| next.checked_add(1)).ok()
     }
 
-    /// Gives a slot back, free for use when `stamp` has passed.
-    pub(super) fn give_back(&self, id: u32, stamp: u64) {
-        self.free.lock().push_back((id, stamp));
+    /// Gives slots back, free for use when `stamp` has passed; the last is used first.
+    pub(super) fn give_back(&self, ids: Vec<u32>, stamp: u64) {
+        if !ids.is_empty() {
+            self.free.lock().push_back((ids, stamp));
+        }
     }
 
     /// All numbers ever used are below this.
@@ -265,11 +280,11 @@ mod tests {
         let slab = Slab::<AtomicU64, u64>::default();
         let taken: Vec<u32> = (0..600).map(|_| slab.take(|_| false).unwrap().0).collect();
         assert_eq!(taken, (0..600).collect::<Vec<_>>());
-        slab.give_back(7, 1);
+        slab.give_back(vec![7], 1);
         assert_eq!(slab.take(|stamp| stamp < 1).unwrap().0, 600);
         assert_eq!(slab.take(|stamp| stamp <= 1).unwrap().0, 7);
         assert_eq!(slab.end(), 601);
-        assert!(slab.get(600).is_some() && slab.get(640).is_none());
+        assert!(slab.get(600).is_some() && slab.get(600_u32.next_multiple_of(PAGE as u32)).is_none());
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::Head;
 use crate::codec::FixedMap;
@@ -38,6 +39,9 @@ pub struct HeadStats {
     pub max_time: Option<i64>,
     /// Bytes of memory that all of it takes, by adding up what was allocated.
     pub bytes: u64,
+    /// The longest time so far that collection or the upkeep of the label index held a lock which an append or a query
+    /// may wait for. It includes the time in which the thread had no processor.
+    pub longest_hold: Duration,
 }
 
 /// The names and pairs that cost the most: Prometheus's `status/tsdb`. Each list descends.
@@ -113,6 +117,7 @@ impl Head {
             min_time: self.min_time(),
             max_time: self.max_time(),
             bytes: 0,
+            longest_hold: self.labels.holds.longest(),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::block::BlockRead;
 use crate::chunk::samples;
 use crate::error::ErrorKind;
 use crate::model::{
@@ -363,4 +364,105 @@ fn what_a_raised_floor_took_from_a_commit_does_not_come_back_with_the_log() {
     }
     let (head, _) = open(&dir, i64::MIN);
     assert_eq!(everything(&head.reader(TimeRange::ALL)), [(labels(2), vec![(3000, 2.0_f64.to_bits())])]);
+}
+
+#[test]
+fn series_that_come_and_go_leave_no_memory_behind() {
+    let head = head(HeadOptions { chunk_range: 1000, ..HeadOptions::default() });
+    let mut after_round = Vec::new();
+    for round in 0..30 {
+        let t = i64::from(round) * 10_000;
+        let mut appender = head.appender();
+        for n in 0..1000 {
+            let name = (format!("label_{}", (round * 7 + n) % 40), "v");
+            let n = (round * 1000 + n).to_string();
+            let labels = Labels::from_pairs([("__name__", "churn"), ("pod", n.as_str()), (name.0.as_str(), name.1)]);
+            appender.append(None, &labels, t, 1.0).unwrap();
+        }
+        appender.commit().unwrap();
+        head.truncate_memory(t + 1);
+        head.collect();
+        let stats = head.stats();
+        assert_eq!((stats.series, stats.label_pairs), (0, 0));
+        after_round.push(stats.bytes);
+    }
+    // Slots and tables are used again: what the first rounds took is enough for all.
+    assert!(after_round.iter().skip(3).all(|bytes| *bytes <= after_round[2]), "{after_round:?}");
+}
+
+#[test]
+fn an_order_that_is_kept_is_followed_and_one_that_changes_is_learnt() {
+    let head = head(HeadOptions::default());
+    let orders: [Vec<u32>; 4] = [
+        (0..300).collect(),
+        (0..300).rev().collect(),
+        (0..300).map(|n| n * 7 % 300).collect(),
+        (0..300).filter(|n| n % 3 != 0).chain([299, 299, 0]).collect(),
+    ];
+    let mut references = FixedMap::default();
+    for (round, t) in (0..12).zip(1000_i64..) {
+        let mut appender = head.appender();
+        for n in &orders[round % 4] {
+            let reference = appender.append(None, &labels(*n), t, 1.0).unwrap();
+            assert_eq!(*references.entry(*n).or_insert(reference), reference, "{n}");
+        }
+        appender.commit().unwrap();
+    }
+    assert_eq!(head.series_count(), 300);
+}
+
+#[test]
+fn a_part_of_the_head_gives_its_series_in_label_order() {
+    let head = head(HeadOptions::default());
+    let mut appender = head.appender();
+    let mut expected: Vec<Labels> = (0..500_u32)
+        .map(|n| {
+            let n = n.wrapping_mul(2_654_435_761) % 1000;
+            let names = [("a", n % 3), ("b", n % 7), ("cc", n % 5), ("c", n)];
+            let pairs = names.iter().filter(|(_, value)| *value > 0).map(|(name, value)| (*name, value.to_string()));
+            Labels::from_pairs(pairs.chain([("z", "1".to_owned())]))
+        })
+        .collect();
+    for labels in &expected {
+        appender.append(None, labels, 1000, 1.0).unwrap();
+    }
+    appender.commit().unwrap();
+    expected.sort();
+    expected.dedup();
+    let range = head.range_head(TimeRange::ALL);
+    let ids = range.select(&[]).unwrap();
+    let found: Vec<Labels> = ids.iter().map(|id| range.labels(*id).unwrap()).collect();
+    assert_eq!(found, expected);
+    let symbols: Vec<String> = range.symbols().unwrap().map(|symbol| symbol.unwrap().into_owned()).collect();
+    assert!(symbols.is_sorted_by(|a, b| a < b) && symbols.first().is_some_and(String::is_empty));
+}
+
+/// A clock that goes on by a millisecond whenever it is looked at.
+#[derive(Debug, Default)]
+struct Ticking(AtomicU64);
+
+impl crate::fs::Clock for Ticking {
+    fn now_ms(&self) -> i64 {
+        0
+    }
+
+    fn monotonic(&self) -> std::time::Duration {
+        std::time::Duration::from_millis(self.0.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+#[test]
+fn how_long_upkeep_holds_a_lock_is_measured() {
+    let env = Env { clock: Arc::new(Ticking::default()), ..Env::real() };
+    let head = Head::without_log(&env, HeadOptions { future_bound: None, ..HeadOptions::default() });
+    assert_eq!(head.counts().longest_hold.as_millis(), 0);
+    let mut appender = head.appender();
+    for n in 0..100 {
+        appender.append(None, &labels(n), 1000, 1.0).unwrap();
+    }
+    appender.commit().unwrap();
+    head.truncate_memory(2000);
+    head.collect();
+    assert_eq!(head.counts().series_removed, 100);
+    assert_eq!(head.counts().longest_hold.as_millis(), 1, "a lock is held once between two looks");
 }

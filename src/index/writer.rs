@@ -5,6 +5,7 @@
 //! for each label of each series, go through a temporary file beside the index, and are put in order in as many passes as
 //! a fixed amount of memory needs.
 
+use std::cmp::Ordering;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use super::toc::{MAGIC, Toc};
 use super::{ChunkMeta, IndexError, SeriesId};
 use crate::codec::{Crc32c, crc32c, put_be_u32, put_bytes, put_uvarint, put_varint, uvarint_len};
 use crate::fs::{File, Fs, ReadAt, with_suffix};
-use crate::model::Labels;
+use crate::model::{Labels, LabelsIter};
 
 /// The largest index that 32-bit ids of 16-byte units can name.
 const LONGEST: u64 = 64 << 30;
@@ -44,6 +45,8 @@ pub struct IndexWriter {
     these_pairs: Vec<u32>,
     last_reference: u64,
     record: Vec<u8>,
+    /// The length in front of a record.
+    head: Vec<u8>,
     ids_a_pass: usize,
 }
 
@@ -77,6 +80,7 @@ impl IndexWriter {
             these_pairs: Vec::new(),
             last_reference: 0,
             record: Vec::new(),
+            head: Vec::new(),
             ids_a_pass,
         })
     }
@@ -110,11 +114,10 @@ impl IndexWriter {
     /// [`IndexError::Io`].
     pub fn add_series(&mut self, labels: &Labels, chunks: &[ChunkMeta]) -> Result<SeriesId, IndexError> {
         self.write_symbols()?;
-        if *labels <= self.last_labels {
+        self.check_chunks(labels, chunks)?;
+        if self.find_pairs(labels)?.is_le() {
             return Err(self.invalid(format!("series {labels} comes after {}", self.last_labels)));
         }
-        self.check_chunks(labels, chunks)?;
-        self.find_pairs(labels)?;
 
         self.out.pad(SERIES_ALIGN)?;
         if self.out.position >= LONGEST {
@@ -129,11 +132,11 @@ impl IndexWriter {
             put_uvarint(&mut self.record, u64::from(value));
         }
         put_chunks(&mut self.record, chunks);
-        let mut head = Vec::with_capacity(10);
-        put_uvarint(&mut head, self.record.len() as u64);
         let sum = crc32c(&self.record);
+        self.head.clear();
+        put_uvarint(&mut self.head, self.record.len() as u64);
         put_be_u32(&mut self.record, sum);
-        self.out.write(&head)?;
+        self.out.write(&self.head)?;
         self.out.write(&self.record)?;
 
         self.spill.push(id, &self.these_pairs)?;
@@ -158,26 +161,37 @@ impl IndexWriter {
         Ok(())
     }
 
-    /// Puts the numbers of the labels' pairs into `these_pairs`, and counts them.
-    fn find_pairs(&mut self, labels: &Labels) -> Result<(), IndexError> {
+    /// Puts the numbers of the labels' pairs into `these_pairs`, and counts them; how the labels compare with the last.
+    /// Neighbours share most pairs, so what is looked at is where they differ.
+    fn find_pairs(&mut self, labels: &Labels) -> Result<Ordering, IndexError> {
         self.these_pairs.clear();
-        let mut last = self.last_labels.iter().zip(&self.last_pairs);
-        for label in labels {
-            let pair = match last.next() {
-                Some((same, &pair)) if same == label => pair,
-                _ => {
-                    let symbol =
-                        |text| self.symbols.find(text).ok_or_else(|| self.invalid(format!("{text:?} is no symbol")));
-                    let (name, value) = (symbol(label.0)?, symbol(label.1)?);
-                    self.pairs.number(name, value)
-                }
+        let mut order = Ordering::Equal;
+        let mut last = self.last_labels.iter();
+        let mut last_pairs = self.last_pairs.iter();
+        let mut labels_left = labels.iter();
+        while let Some(packed) = labels_left.next_packed() {
+            let (last_packed, last_pair) = (last.next_packed(), last_pairs.next());
+            if let (Some(_), Some(&pair)) = (last_packed.filter(|last| *last == packed), last_pair) {
+                self.these_pairs.push(pair);
+                continue;
+            }
+            let Some(label) = LabelsIter::of_packed(packed).next() else { continue };
+            let last = last_packed.and_then(|last| LabelsIter::of_packed(last).next());
+            if order.is_eq() {
+                order = last.map_or(Ordering::Greater, |last| label.cmp(&last));
+            }
+            let symbol = |text| self.symbols.find(text).ok_or_else(|| self.invalid(format!("{text:?} is no symbol")));
+            let name = match (last, last_pair) {
+                (Some((name, _)), Some(&pair)) if name == label.0 => self.pairs.symbols(pair).0,
+                _ => symbol(label.0)?,
             };
-            self.these_pairs.push(pair);
+            let value = symbol(label.1)?;
+            self.these_pairs.push(self.pairs.number(name, value));
         }
         for &pair in &self.these_pairs {
             self.pairs.count(pair);
         }
-        Ok(())
+        Ok(if order.is_eq() && !last.rest().is_empty() { Ordering::Less } else { order })
     }
 
     fn write_symbols(&mut self) -> Result<(), IndexError> {

@@ -216,6 +216,15 @@ impl<'a> LabelsIter<'a> {
         self.rest
     }
 
+    /// The next label in packed form.
+    #[inline]
+    pub(crate) fn next_packed(&mut self) -> Option<&'a [u8]> {
+        let before = self.rest;
+        self.bytes()?;
+        self.bytes()?;
+        before.get(..before.len() - self.rest.len())
+    }
+
     fn text(&mut self) -> Option<&'a str> {
         // Packed bytes are made by this file from `str`s alone, so this is a check that cannot fail, not a conversion.
         std::str::from_utf8(self.bytes()?).ok()

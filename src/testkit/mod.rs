@@ -48,4 +48,4 @@ pub use faulty_store::{FaultyStore, StoreFault};
 pub use memory::MemorySource;
 pub use model::{Content, Difference, ModelDb, content, same_sample};
 pub use strategy::Operation;
-pub use workload::{STEP_MS, T0, Values, Workload, series_labels};
+pub use workload::{STEP_MS, T0, TARGET, Values, Workload, series_labels};

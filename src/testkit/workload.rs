@@ -25,7 +25,7 @@ pub const T0: i64 = 1_700_006_400_000;
 /// Milliseconds from a sample to the next.
 pub const STEP_MS: i64 = 15_000;
 /// Series a target has, and so samples a commit.
-const TARGET: usize = 500;
+pub const TARGET: usize = 500;
 
 /// The labels of series `index`.
 #[must_use]
@@ -96,9 +96,15 @@ impl Workload {
     /// The first `series` series, before sample 0.
     #[must_use]
     pub fn new(series: usize) -> Self {
+        Self::part(0..series)
+    }
+
+    /// Some of the series, the first of which is a target's first, before sample 0.
+    #[must_use]
+    pub fn part(series: std::ops::Range<usize>) -> Self {
         Self {
-            values: (0..series).map(Values::new).collect(),
-            labels: (0..series).map(series_labels).collect(),
+            values: series.clone().map(Values::new).collect(),
+            labels: series.map(series_labels).collect(),
             samples: 0,
         }
     }

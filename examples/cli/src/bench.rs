@@ -4,6 +4,7 @@
 //! divided by each other. Rates are given by the wall and by the CPU second; memory is what `/proc` says after the step,
 //! `anon_mib` being the part that is not a mapped file.
 
+mod growth;
 mod lap;
 mod merge;
 mod queries;
@@ -16,10 +17,10 @@ use narthex::block::Block;
 use narthex::budget::Budget;
 use narthex::compact::write_block;
 use narthex::fs::Env;
-use narthex::head::{Head, HeadOptions};
-use narthex::model::{MatchOp, Matcher, TimeRange};
+use narthex::head::{Head, HeadOptions, SeriesRef};
+use narthex::model::{Labels, MatchOp, Matcher, TimeRange};
 use narthex::query::{BlockSource, SelectRequest, SeriesDecoder, Source};
-use narthex::testkit::{T0, Workload};
+use narthex::testkit::{T0, TARGET, Workload};
 use narthex::wal::{Compression, Durability, LogOptions};
 use serde_json::json;
 
@@ -47,6 +48,11 @@ pub(crate) enum Command {
     Scan(Size),
     /// Five selections of labels from the first block, each 20 times.
     Select(Size),
+    /// Creates series, appends to them, reads the log back and selects: what each costs a unit, to compare numbers of
+    /// series.
+    Growth(Size),
+    /// Series that come and go, a line a round: memory, and how long a lock was held for it.
+    Churn(growth::Churn),
     /// The ten range queries of the figures, or one's own, over the directory: each twice, in process. `wall_s` is the
     /// second time, `first_s` the first, `work` the samples that were read.
     Query(queries::Queries),
@@ -67,6 +73,9 @@ pub(crate) struct Size {
     /// Look labels up for each sample instead of keeping references.
     #[arg(long)]
     no_refs: bool,
+    /// How many threads append, each its own targets; they meet after every sample of a series.
+    #[arg(long, default_value_t = 1)]
+    appenders: usize,
 }
 
 impl Size {
@@ -94,6 +103,8 @@ pub(crate) fn run(command: Command) -> CommandResult {
         }
         Command::Headcompact(size) => headcompact(&env, &size),
         Command::Blocks(size) => merge::blocks(&env, &size),
+        Command::Growth(size) => growth::growth(&env, &size),
+        Command::Churn(churn) => growth::churn(&env, &churn),
         Command::Compact { dir } => merge::compact(&env, &dir),
         Command::Query(asked) => queries::run(&env, &asked),
         Command::Scan(size) => scan(&env, &size),
@@ -117,24 +128,23 @@ fn append(env: &Env, size: &Size) -> CommandResult {
         return Err(format!("{} exists: give a directory that does not", size.dir.display()).into());
     }
     let head = open(env, &size.dir)?;
-    let mut workload = Workload::new(size.series);
-    let labels = workload.labels().to_vec();
-    let mut references = vec![None; size.series];
+    let targets = size.series.div_ceil(TARGET);
+    let share = targets.div_ceil(size.appenders.max(1)).max(1) * TARGET;
+    let mut parts: Vec<Part> = (0..size.series)
+        .step_by(share)
+        .map(|first| Part::new(Workload::part(first..size.series.min(first + share)), size.no_refs))
+        .collect();
     let lap = Lap::start(env)?;
     for _ in 0..size.samples {
-        workload.step(|t, first, values| {
-            let mut appender = head.appender();
-            let known = references.iter_mut().skip(first).zip(labels.iter().skip(first));
-            for (value, (reference, labels)) in values.iter().zip(known) {
-                let kept = if size.no_refs { None } else { *reference };
-                *reference = Some(appender.append(kept, labels, t, *value)?);
-            }
-            appender.commit().map(drop)
-        })?;
+        let tasks = parts.iter_mut().map(|part| Box::new(|| part.step(&head)) as Box<dyn FnOnce() + Send>);
+        env.executor.join_all(tasks.collect());
         // As a database's maintenance does, and Prometheus as it appends.
         if head.waiting_bytes() > MAX_WAITING {
             head.map_full_chunks()?;
         }
+    }
+    for part in &mut parts {
+        std::mem::replace(&mut part.outcome, Ok(()))?;
     }
     let wal = bytes_below(env, &size.dir.join("wal"))? as f64 / size.work();
     lap.done("append", size.work(), json!({ "wal_bytes_per_sample": wal }))?;
@@ -142,6 +152,39 @@ fn append(env: &Env, size: &Size) -> CommandResult {
     head.map_full_chunks()?;
     head.close()?;
     lap.done("close", size.work(), json!({}))
+}
+
+/// What one thread appends.
+struct Part {
+    workload: Workload,
+    labels: Vec<Labels>,
+    references: Vec<Option<SeriesRef>>,
+    no_refs: bool,
+    outcome: narthex::error::Result<()>,
+}
+
+impl Part {
+    fn new(workload: Workload, no_refs: bool) -> Self {
+        let labels = workload.labels().to_vec();
+        Self { references: vec![None; labels.len()], workload, labels, no_refs, outcome: Ok(()) }
+    }
+
+    /// Appends the next sample of all its series.
+    fn step(&mut self, head: &Arc<Head>) {
+        if self.outcome.is_err() {
+            return;
+        }
+        let Self { workload, labels, references, no_refs, .. } = self;
+        self.outcome = workload.step(|t, first, values| {
+            let mut appender = head.appender();
+            let known = references.iter_mut().skip(first).zip(labels.iter().skip(first));
+            for (value, (reference, labels)) in values.iter().zip(known) {
+                let kept = if *no_refs { None } else { *reference };
+                *reference = Some(appender.append(kept, labels, t, *value)?);
+            }
+            appender.commit().map(drop)
+        });
+    }
 }
 
 fn headcompact(env: &Env, size: &Size) -> CommandResult {

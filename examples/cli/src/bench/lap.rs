@@ -65,7 +65,7 @@ impl Lap {
 }
 
 /// CPU time of this process so far, all threads.
-fn cpu() -> Duration {
+pub(super) fn cpu() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
