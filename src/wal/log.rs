@@ -408,6 +408,20 @@ impl Log {
     /// # Errors
     /// [`LogError::Io`]; those before the failing one are gone.
     pub fn truncate(&self, segment: u64) -> Result<(), LogError> {
+        self.remove_before(segment, false)?;
+        self.fs.sync_dir(&self.dir).map_err(LogError::io("sync", &self.dir))
+    }
+
+    /// [`truncate`](Log::truncate), so that after a power cut too no segment is there without those behind it: for a log in
+    /// which a later record takes back what an earlier one says.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn truncate_in_order(&self, segment: u64) -> Result<(), LogError> {
+        self.remove_before(segment, true)
+    }
+
+    fn remove_before(&self, segment: u64, sync_each: bool) -> Result<(), LogError> {
         let segments = list_segments(self.fs.as_ref(), &self.dir).map_err(LogError::io("list", &self.dir))?;
         let last = self.writer.lock().segment;
         // Ascending: a crash in between leaves no gap.
@@ -418,8 +432,11 @@ impl Log {
             if self.fs.stat(&damaged).map_err(LogError::io("look at", &damaged))?.is_some() {
                 self.fs.remove_file(&damaged).map_err(LogError::io("remove", &damaged))?;
             }
+            if sync_each {
+                self.fs.sync_dir(&self.dir).map_err(LogError::io("sync", &self.dir))?;
+            }
         }
-        self.fs.sync_dir(&self.dir).map_err(LogError::io("sync", &self.dir))
+        Ok(())
     }
 
     /// Writes what is in the queue, fills the last page, makes everything durable, and takes no more commits. Again, it

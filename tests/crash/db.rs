@@ -88,7 +88,7 @@ impl Script {
     }
 
     /// Deletes what a series has from one second to another, both included.
-    fn delete(&mut self, series: usize, from: i64, to: i64) {
+    pub(crate) fn delete(&mut self, series: usize, from: i64, to: i64) {
         let range = TimeRange::new(at(from), at(to));
         let picks = |key: &Key| key.0 == series && range.contains(key.1);
         self.history.let_go(picks);
@@ -97,7 +97,7 @@ impl Script {
         self.history.deleted(picks);
     }
 
-    fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         let env = self.machine.kill();
         self.db = Db::open_with(&env, Path::new(DIR), self.options.clone()).unwrap();
     }

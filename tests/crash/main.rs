@@ -14,4 +14,5 @@ mod db;
 mod faults;
 mod head;
 mod history;
+mod late;
 mod wal;

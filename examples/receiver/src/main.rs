@@ -35,6 +35,9 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// Where lists and headers of the bucket's blocks are kept: in the data directory, where nobody else looks at it.
 const CACHE_DIR: &str = "objstore-cache";
 
+/// How late a sample may come, if nobody says otherwise: agents send again what they could not for a while.
+const OUT_OF_ORDER_WINDOW: Duration = Duration::from_secs(30 * 60);
+
 /// Takes metrics that others push (Prometheus remote write), stores them as Prometheus does, and answers PromQL.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "receiver", version)]
@@ -79,6 +82,10 @@ struct Flags {
     /// not read, and st-storage, which keeps the start timestamps of samples and needs the first of them.
     #[arg(long = "enable-feature", value_enum, value_delimiter = ',')]
     features: Vec<Feature>,
+    /// How far behind the newest sample of all one may be and still be taken when it is out of order in its series; 0: none
+    /// is. 30m, or 0 with --storage.tsdb.append-only.
+    #[arg(long = "storage.tsdb.out-of-order-time-window", value_parser = flags::duration)]
+    out_of_order_time_window: Option<Duration>,
     /// How far ahead of this machine's clock a sample may be; 0: any time.
     #[arg(long = "storage.tsdb.future-bound", default_value = "10m", value_parser = flags::duration)]
     future_bound: Duration,
@@ -130,6 +137,7 @@ impl Flags {
             WalCompression::Snappy => Compression::Snappy,
             WalCompression::Zstd => Compression::Zstd,
         };
+        let default_window = if self.append_only { 0 } else { millis(OUT_OF_ORDER_WINDOW) };
         let unless_zero = |duration: Duration| (!duration.is_zero()).then(|| millis(duration));
         Options {
             min_block_duration: millis(self.min_block_duration),
@@ -145,6 +153,7 @@ impl Flags {
             start_timestamps: self.has(Feature::StStorage),
             histogram_start_timestamps: self.has(Feature::HistogramsStEncoding),
             append_only: self.append_only,
+            out_of_order_window: self.out_of_order_time_window.map_or(default_window, millis),
             background: true,
             block_guard,
             // Short blocks are looked for more often.

@@ -100,7 +100,7 @@ impl Head {
         table.passed.lock().push(Passed { stamp, ids: Arc::clone(&cut.ids), generation: cut.generation });
         self.collect_out_of_order();
         if let (Some(log), Some(segment)) = (&table.log, cut.segment) {
-            log.truncate(segment)?;
+            log.truncate_in_order(segment)?;
         }
         Ok(())
     }
