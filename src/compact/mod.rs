@@ -29,7 +29,7 @@ use crate::model::TimeRange;
 pub use bulk::{BulkOptions, BulkWriter};
 pub use merge::populate;
 pub use plan::{Plan, Reason, block_ranges, plan};
-pub use rewrite::{Without, series_of_rules};
+pub use rewrite::{Part, series_of_rules};
 
 /// Writes what `source` has in its [`time_range`](BlockRead::time_range) as a new block of level 1 in the directory
 /// `dir`, and returns its meta; `None` if there are no samples, and then no block. Deleted samples are left out.

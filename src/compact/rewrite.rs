@@ -1,4 +1,5 @@
-//! A block without some of its series: for retention that is not the same for all.
+//! A part of a block's series: all but some, for retention that is not the same for all, or some alone, for series that
+//! have ended.
 
 use std::borrow::Cow;
 
@@ -6,23 +7,31 @@ use bytes::Bytes;
 
 use crate::block::{BlockRead, Symbols};
 use crate::budget::Budget;
-use crate::chunk::EncodedChunk;
+use crate::chunk::{EncodedChunk, rewrite, sample_count};
 use crate::codec::FixedSet;
 use crate::error::Result;
 use crate::index::{ChunkMeta, SeriesId};
 use crate::model::{Labels, Matcher, TimeRange};
 
-/// A block as if some of its series were not there. Merging it alone writes it again without them.
-pub struct Without<'a> {
+/// A block as if it had a part of its series alone. Merging it writes it again so.
+pub struct Part<'a> {
     block: &'a dyn BlockRead,
-    dropped: FixedSet<SeriesId>,
+    chosen: FixedSet<SeriesId>,
+    /// Whether the chosen ones are in it, or the others.
+    has_chosen: bool,
 }
 
-impl<'a> Without<'a> {
+impl<'a> Part<'a> {
     /// `block` without the series `dropped`.
     #[must_use]
-    pub fn new(block: &'a dyn BlockRead, dropped: FixedSet<SeriesId>) -> Self {
-        Self { block, dropped }
+    pub fn without(block: &'a dyn BlockRead, dropped: FixedSet<SeriesId>) -> Self {
+        Self { block, chosen: dropped, has_chosen: false }
+    }
+
+    /// `block` with the series `kept` alone.
+    #[must_use]
+    pub fn only(block: &'a dyn BlockRead, kept: FixedSet<SeriesId>) -> Self {
+        Self { block, chosen: kept, has_chosen: true }
     }
 }
 
@@ -47,7 +56,7 @@ pub fn series_of_rules<'r>(
     Ok(dropped)
 }
 
-impl BlockRead for Without<'_> {
+impl BlockRead for Part<'_> {
     fn time_range(&self) -> TimeRange {
         self.block.time_range()
     }
@@ -63,7 +72,7 @@ impl BlockRead for Without<'_> {
 
     fn select(&self, matchers: &[Matcher]) -> Result<Vec<SeriesId>> {
         let mut ids = self.block.select(matchers)?;
-        ids.retain(|id| !self.dropped.contains(id));
+        ids.retain(|id| self.chosen.contains(id) == self.has_chosen);
         Ok(ids)
     }
 
@@ -72,7 +81,19 @@ impl BlockRead for Without<'_> {
     }
 
     fn chunk(&self, meta: &ChunkMeta) -> Result<EncodedChunk> {
-        self.block.chunk(meta)
+        let chunk = self.block.chunk(meta)?;
+        if self.has_chosen {
+            // The series may be growing again.
+            let mut kept = Vec::new();
+            rewrite(&chunk, |t| t <= meta.max_time, &mut kept)?;
+            let samples: usize = kept.iter().map(|chunk| chunk.samples).sum();
+            if let [kept] = kept.as_slice()
+                && sample_count(chunk.encoding, &chunk.data)? != samples
+            {
+                return Ok(kept.chunk.clone());
+            }
+        }
+        Ok(chunk)
     }
 
     fn any_chunk(&self, meta: &ChunkMeta) -> Result<(u8, Bytes)> {

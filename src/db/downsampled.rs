@@ -245,7 +245,10 @@ impl Inner {
         let mut result = Ok(());
         for (resolution, after, keep) in options.levels() {
             let sources = match resolution {
-                FIVE_MINUTES => blocks.to_vec(),
+                // Somebody may have put one here that is downsampled already.
+                FIVE_MINUTES => {
+                    blocks.iter().filter(|b| b.meta().resolution() == 0).map(Arc::clone).collect::<Vec<_>>()
+                }
                 _ => self.downsampled.all().into_iter().filter(|b| b.meta().resolution() == FIVE_MINUTES).collect(),
             };
             for source in sources {

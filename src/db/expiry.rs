@@ -10,7 +10,7 @@ use super::merging::is_lasting;
 use super::{Inner, Maintenance, RetentionRule};
 use crate::block::{Block, Ulid};
 use crate::codec::{FixedMap, FixedSet};
-use crate::compact::{Without, merge_sealed, series_of_rules};
+use crate::compact::{Part, merge_sealed, series_of_rules};
 use crate::error::Result;
 use crate::index::SeriesId;
 
@@ -52,7 +52,7 @@ impl Inner {
                 let [block] = blocks else { return Ok(None) };
                 let dropped = dropped_by(block, rules, &due(block))?;
                 tracing::info!(block = %block.meta().ulid, series = dropped.len(), "series expired before their block");
-                let left = Without::new(block.as_ref(), dropped);
+                let left = Part::without(block.as_ref(), dropped);
                 merge_sealed(&self.env, &self.dir, &[(&left, block.meta())], &self.rewrites)
             };
             match self.rewrite(done, choose, write) {

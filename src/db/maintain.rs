@@ -25,7 +25,7 @@ use crate::codec::FixedSet;
 use crate::compact::write_block_as;
 use crate::error::Result;
 use crate::fs::{Clock, Task};
-use crate::head::OutOfOrderCut;
+use crate::head::{LeavingSeries, OutOfOrderCut};
 use crate::model::TimeRange;
 use crate::wal::Durability;
 
@@ -58,11 +58,20 @@ pub(super) struct State {
     pub(super) emptied: FixedSet<Ulid>,
     /// The head was cut, and what came out of order is to follow.
     pub(super) cut_late: bool,
+    /// Stale series that blocks have, and that are to leave the head.
+    pub(super) leaving: Option<LeavingSeries>,
 }
 
 impl Default for State {
     fn default() -> Self {
-        Self { shorten_to: None, collect: true, cut_late: false, deletes: None, emptied: FixedSet::default() }
+        Self {
+            shorten_to: None,
+            collect: true,
+            cut_late: false,
+            leaving: None,
+            deletes: None,
+            emptied: FixedSet::default(),
+        }
     }
 }
 
@@ -137,6 +146,7 @@ impl Inner {
     ) -> Result<()> {
         let synced = self.head.sync_if_due();
         let cut = self.cut_all(state, done, next).and_then(|()| self.cut_late(state, done));
+        let cut = cut.and_then(|()| self.cut_stale(state, done));
         if self.is_closed() {
             return synced.and(cut);
         }

@@ -29,6 +29,7 @@ mod read_only;
 mod retention;
 mod snapshot;
 mod source;
+mod stale;
 mod status;
 mod usage;
 

@@ -26,6 +26,9 @@ pub struct Options {
     /// Series that are kept for a shorter time than their blocks; a series is the first rule's whose matchers it passes.
     /// None.
     pub retention_rules: Vec<RetentionRule>,
+    /// From which share of all series on those that have ended, whose newest sample is a stale marker, leave the head for
+    /// blocks of their own: 0.25 is a quarter. `None`: they stay until the head is cut.
+    pub stale_series_share: Option<f64>,
     /// Whether old blocks get coarser copies, kept apart; no.
     pub downsampling: Option<Downsampling>,
     /// What an acknowledged commit survives: an interval of 1 s.
@@ -97,6 +100,7 @@ impl Default for Options {
             merge_overlapping: true,
             retention: Retention::default(),
             retention_rules: Vec::new(),
+            stale_series_share: None,
             downsampling: None,
             durability: Durability::default(),
             wal_compression: Compression::default(),

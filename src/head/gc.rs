@@ -127,6 +127,7 @@ impl Head {
             self.truncate_chunk_files(first_file.min(self.out_of_order.first_file()));
         }
         self.tombstones.drop_before(t);
+        self.forget_ended(truncated);
         if truncated > i64::MIN {
             self.set_min_time(oldest, truncated);
         }
@@ -190,6 +191,12 @@ impl Head {
 
     /// Removes those of `ids` that are still marked and empty.
     fn remove_series(&self, ids: &[u32]) -> u64 {
+        self.remove_series_of(ids, |_, _, _| {})
+    }
+
+    /// As [`remove_series`](Self::remove_series), and tells of each series that goes the hash of its labels, its number in
+    /// the log and its newest sample, while nobody can create it again.
+    pub(super) fn remove_series_of(&self, ids: &[u32], mut gone_too: impl FnMut(u64, u64, i64)) -> u64 {
         /// At a time: bounds the memory that a removal takes, and how long postings are locked for it.
         const BATCH: usize = 1 << 12;
         let mut removed = 0;
@@ -210,6 +217,7 @@ impl Head {
                 if series.tag() & 1 == 1 && is_empty && !state.labels().is_empty() {
                     shard.remove(hash, id);
                     references.push((series.reference(), series.newest()));
+                    gone_too(hash, series.reference(), series.newest());
                     gone.push(SeriesRef::new(id, series.tag() & !1));
                     pairs.extend(series.vacate(&mut state));
                     dead.insert(id);

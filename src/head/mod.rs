@@ -51,6 +51,7 @@ mod series;
 mod series_map;
 mod slab;
 pub(crate) mod snapshot;
+mod stale;
 mod stats;
 mod tombstones;
 mod trail;
@@ -60,7 +61,7 @@ mod vanished;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use xxhash_rust::xxh64::xxh64;
@@ -81,6 +82,7 @@ pub use range_head::RangeHead;
 pub use reader::HeadReader;
 pub use replay::Replayed;
 pub use rules::FloatEncoding;
+pub use stale::{LeavingSeries, StaleSeries};
 pub use stats::{Cardinality, HeadStats};
 
 use batch::Buffers;
@@ -185,6 +187,9 @@ pub struct Head {
     floor: AtomicI64,
     /// Readers see nothing older: it is in blocks, and being given back.
     truncated: AtomicI64,
+    /// How far series had come that were evicted, by the hash of their labels, and whether there are any.
+    ended: Mutex<FixedMap<u64, i64>>,
+    has_ended: AtomicBool,
     /// Series that are about to be removed.
     marked: Mutex<Vec<gc::Marked>>,
     /// Numbers in the log that no series has any more, but whose records may still stand there.
@@ -246,6 +251,8 @@ impl Head {
             max_time: AtomicI64::new(i64::MIN),
             floor: AtomicI64::new(i64::MIN),
             truncated: AtomicI64::new(i64::MIN),
+            ended: Mutex::default(),
+            has_ended: AtomicBool::new(false),
             marked: Mutex::default(),
             gone: Mutex::default(),
             tombstones: HeadTombstones::default(),
@@ -382,6 +389,9 @@ impl Head {
             log.add_series(reference, LabelsIter::of_packed(packed));
         }
         let tag = series.occupy(&mut series.lock(), pairs, reference);
+        if let Some(newest) = self.ended_at(hash).filter(|_| logged.is_none()) {
+            series.begin_after(newest);
+        }
         shard.insert(hash, id);
         self.counters.series_created.fetch_add(1, Ordering::Relaxed);
         Ok((SeriesRef::new(id, tag), series))

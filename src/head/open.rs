@@ -8,7 +8,7 @@ use crate::chunk::{
     Appended, Appender, ChunkError, EncodedChunk, Encoding, Floats, Integers, Kind, Xor2Appender, XorAppender,
     counter_reset, samples,
 };
-use crate::model::{FloatHistogram, Histogram, Native as _, Sample, TimeRange, Value};
+use crate::model::{FloatHistogram, Histogram, Native as _, Sample, TimeRange, Value, is_stale};
 
 /// The chunk that grows. Floats stand inline: nearly all series have them.
 #[derive(Debug, Default)]
@@ -159,6 +159,15 @@ impl Open {
     pub(super) fn last(&self) -> Option<Sample> {
         let chunk = self.copy()?;
         samples(chunk.encoding, &chunk.data).last()?.ok()
+    }
+
+    /// Whether the last sample is a stale marker.
+    pub(super) fn ends_stale(&self) -> bool {
+        match self {
+            Self::None => false,
+            Self::Float(open) => open.last().is_some_and(|(_, value)| is_stale(value)),
+            _ => self.last().is_some_and(|last| last.is_stale()),
+        }
     }
 
     /// The sample at `t`, decoded from the start.

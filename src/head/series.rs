@@ -149,6 +149,11 @@ impl Header {
         if tag & 1 == 1 { self.revive(state) } else { tag }
     }
 
+    /// Lets a series that has no samples yet begin after `t` alone.
+    pub(super) fn begin_after(&self, t: i64) {
+        self.newest.store(t, Release);
+    }
+
     /// Empties the slot, under its lock; gives the labels it had.
     pub(super) fn vacate(&self, state: &mut LockedSeries<'_>) -> Vec<Arc<Pair>> {
         let tag = (self.tag() & !1).wrapping_add(2);
@@ -457,6 +462,11 @@ impl SeriesState {
         }
         self.first_number = self.first_number.wrapping_add(dropped as u32);
         dropped
+    }
+
+    /// Whether the newest sample is a stale marker.
+    pub(super) fn ends_stale(&self) -> bool {
+        self.open.ends_stale()
     }
 
     /// Whether there is no sample.

@@ -1,0 +1,143 @@
+//! Series that have ended, taken out of the head before their time: their last sample is a stale marker.
+//!
+//! ```text
+//! find     series that end in a stale marker and have nothing out of order
+//! write    a block of them alone, for each span; the caller's business
+//! mark     those that nobody has appended to since, so that whoever does from now on is noticed
+//! evict    those still marked when all readers and appenders of that time are gone; the log is told
+//! ```
+//!
+//! The block is read after what came in order, so a series that begins again must not be given samples that its block has
+//! already: how far it had come is remembered until the floor has passed that.
+
+use std::sync::atomic::Ordering;
+
+use super::{Head, SeriesRef};
+use crate::error::Result;
+use crate::index::SeriesId;
+use crate::model::TimeRange;
+use crate::wal::record::{RefTombstone, encode_tombstones};
+
+/// Series that end in a stale marker.
+#[derive(Debug, Clone, Default)]
+pub struct StaleSeries {
+    series: Vec<(SeriesRef, i64)>,
+}
+
+/// Stale series that blocks have, on their way out of the head.
+#[derive(Debug)]
+pub struct LeavingSeries {
+    /// Whoever opened before may not know of the blocks.
+    stamp: u64,
+    series: Vec<(SeriesRef, i64)>,
+}
+
+impl StaleSeries {
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.series.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.series.is_empty()
+    }
+
+    /// Which they are, in the head and in a [`RangeHead`](super::RangeHead) of it.
+    pub fn ids(&self) -> impl Iterator<Item = SeriesId> {
+        self.series.iter().map(|(reference, _)| SeriesId(reference.id()))
+    }
+}
+
+impl Head {
+    /// The series whose newest sample is a stale marker, but for those that have samples out of order. It looks at each
+    /// series once, and holds none of them up.
+    #[must_use]
+    pub fn stale_series(&self) -> StaleSeries {
+        let mut stale = StaleSeries::default();
+        for id in 0..self.slots.end() {
+            let Some(series) = self.slots.get(id) else { continue };
+            let state = series.lock();
+            let tag = series.tag();
+            if tag & 1 == 0 && !state.labels().is_empty() && state.ends_stale() && !self.out_of_order.has(id) {
+                stale.series.push((SeriesRef::new(id, tag), series.newest()));
+            }
+        }
+        stale
+    }
+
+    /// Marks those of `stale`, whose blocks are served by now, that are as they were. See
+    /// [`evict_stale`](Head::evict_stale).
+    #[must_use]
+    pub fn mark_stale(&self, mut stale: StaleSeries) -> LeavingSeries {
+        stale.series.retain(|(reference, newest)| {
+            let Some(series) = self.slots.get(reference.id()) else { return false };
+            let mut state = series.lock();
+            let unchanged = series.tag() == reference.tag() && series.newest() == *newest;
+            if unchanged {
+                series.mark_dying(&mut state);
+            }
+            unchanged
+        });
+        LeavingSeries { stamp: self.isolation.stamp(), series: stale.series }
+    }
+
+    /// Removes the series that are still as they were marked, and has the log say so. As long as a reader or an appender
+    /// from before the marking is open nothing is done, and they are given back for another time.
+    ///
+    /// # Errors
+    /// `Io`, `Full`: the log says nothing of them. They are gone from memory, and come back when it is read again, with
+    /// samples that blocks have too.
+    pub fn evict_stale(&self, leaving: LeavingSeries) -> Result<Option<LeavingSeries>> {
+        if !self.isolation.everybody_passed(leaving.stamp) {
+            return Ok(Some(leaving));
+        }
+        let mut ids = Vec::with_capacity(leaving.series.len());
+        for (reference, newest) in &leaving.series {
+            let Some(series) = self.slots.get(reference.id()) else { continue };
+            let mut state = series.lock();
+            if series.tag() != reference.tag() | 1 {
+                continue;
+            }
+            if series.newest() != *newest || self.out_of_order.has(reference.id()) {
+                series.revive(&state);
+                continue;
+            }
+            let chunks = state.drop_before(&series, i64::MAX);
+            self.counters.chunks.fetch_sub(chunks as u64, Ordering::Relaxed);
+            ids.push(reference.id());
+        }
+        let mut evicted = Vec::with_capacity(ids.len());
+        self.remove_series_of(&ids, |hash, reference, newest| {
+            // Under the lock that a creation takes: who is first with these labels finds it.
+            self.ended.lock().insert(hash, newest);
+            evicted.push(RefTombstone { reference, range: TimeRange::ALL });
+        });
+        self.has_ended.store(true, Ordering::Release);
+        if let Some(log) = self.log.as_ref().filter(|_| !evicted.is_empty()) {
+            let mut record = Vec::new();
+            encode_tombstones(evicted.iter().copied(), &mut record);
+            log.commit(&[&record])?;
+        }
+        Ok(None)
+    }
+
+    /// How far a series with labels of this hash had come that was evicted, if one was.
+    pub(super) fn ended_at(&self, hash: u64) -> Option<i64> {
+        if !self.has_ended.load(Ordering::Acquire) {
+            return None;
+        }
+        self.ended.lock().get(&hash).copied()
+    }
+
+    /// Forgets how far series had come that ended before `t`, which nobody can append to.
+    pub(super) fn forget_ended(&self, t: i64) {
+        if self.has_ended.load(Ordering::Acquire) {
+            let mut ended = self.ended.lock();
+            ended.retain(|_, newest| *newest >= t);
+            self.has_ended.store(!ended.is_empty(), Ordering::Release);
+        }
+    }
+}
