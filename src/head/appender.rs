@@ -40,6 +40,44 @@ pub struct Committed {
 }
 
 /// Collects samples for one commit. Dropping it is a [`rollback`](Appender::rollback).
+///
+/// Each sample is judged by itself, when it is appended: what is refused says why, and its neighbours are not touched. The
+/// [kind](crate::Error::kind) of the error is what a caller acts on, the [`Refusal`] behind it what it can tell a sender.
+/// Until the commit another one may have taken a sample's place; such samples are [lost](Committed::lost), and counted.
+///
+/// ```
+/// use narthex::head::{Committed, Head, HeadOptions, Refusal};
+/// use narthex::{ErrorKind, Labels};
+///
+/// # fn main() -> narthex::Result<()> {
+/// let head = Head::without_log(&narthex::fs::Env::real(), HeadOptions::default());
+/// let up = Labels::from_pairs([("__name__", "up"), ("job", "api")]);
+/// let mut appender = head.appender();
+/// let reference = appender.append(None, &up, 60_000, 1.0)?;
+/// appender.append(Some(reference), &up, 75_000, 1.0)?;
+/// assert_eq!(appender.commit()?.appended, 2);
+///
+/// let mut appender = head.appender();
+/// for (t, v) in [(75_000, 1.0), (75_000, 2.0), (70_000, 1.0), (90_000, 0.0)] {
+///     match appender.append(Some(reference), &up, t, v) {
+///         // It waits for the commit, or it was there already, as the first one was.
+///         Ok(_) => {}
+///         Err(error) => match error.kind() {
+///             // The series has another value at that time, and the first stays.
+///             ErrorKind::Duplicate => assert_eq!(v, 2.0),
+///             // Sending it again would not help. What is in its way:
+///             ErrorKind::OutOfOrder => {
+///                 assert_eq!(error.downcast_ref(), Some(&Refusal::OutOfOrder { t: 70_000, newest: 75_000 }));
+///             }
+///             // The others of a sample: `TooOld`, `TooFarAhead`, `LimitExceeded`, `InvalidInput`.
+///             _ => return Err(error),
+///         },
+///     }
+/// }
+/// assert_eq!(appender.commit()?, Committed { appended: 1, ..Committed::default() });
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Appender {
     head: Arc<Head>,

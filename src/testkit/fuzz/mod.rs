@@ -13,6 +13,7 @@ mod bucket;
 mod bucket_cache;
 mod chunk;
 mod encoded;
+mod head_append;
 mod head_chunks;
 mod head_snapshot;
 mod input;
@@ -32,6 +33,7 @@ pub use chunk::{
     chunk_xor, chunk_xor_round_trip, chunk_xor2, chunk_xor2_round_trip, downsample,
 };
 pub use encoded::encoded_chunks;
+pub use head_append::head_append;
 pub use head_chunks::head_chunks;
 pub use head_snapshot::head_snapshot;
 #[cfg(feature = "promql")]
@@ -58,6 +60,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("chunk_xor2_round_trip", chunk_xor2_round_trip),
     ("chunk_xor_round_trip", chunk_xor_round_trip),
     ("downsample", downsample),
+    ("head_append", head_append),
     ("head_chunks", head_chunks),
     ("head_snapshot", head_snapshot),
     ("index", index),
