@@ -38,7 +38,8 @@ impl ReadOnlyDb {
     /// `NotReady` if the owner changed the directory at every attempt to read it; `InvalidInput` if it is not there;
     /// `Io`.
     pub fn open_with(env: &Env, dir: &Path) -> Result<Self> {
-        if env.fs.stat(dir)?.is_none_or(|stat| !stat.is_dir) {
+        let looking = |error| Error::from(error).context(format_args!("looking at {}", dir.display()));
+        if env.fs.stat(dir).map_err(looking)?.is_none_or(|stat| !stat.is_dir) {
             return Err(Error::new(ErrorKind::InvalidInput, format!("{}: no such directory", dir.display())));
         }
         for _ in 0..ATTEMPTS {

@@ -67,7 +67,7 @@ use parking_lot::Mutex;
 use xxhash_rust::xxh64::xxh64;
 
 use crate::codec::FixedMap;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fs::Env;
 use crate::model::LabelsIter;
 use crate::wal::{Log, LogOptions, repair};
@@ -290,7 +290,8 @@ impl Head {
         head.log = Some(Log::open(env, &wal, log)?);
         // What is in there is to go some day, even if the window is closed now.
         let wbl = dir.join(WBL_DIR);
-        if options.out_of_order_window > 0 || env.fs.stat(&wbl)?.is_some() {
+        let looking = |error| Error::from(error).context(format_args!("looking at {}", wbl.display()));
+        if options.out_of_order_window > 0 || env.fs.stat(&wbl).map_err(looking)?.is_some() {
             repair(env, &wbl, &[])?;
             head.out_of_order.log = Some(Log::open(env, &wbl, log)?);
         }
