@@ -191,6 +191,36 @@ fn what_was_deleted_with_the_newest_block_does_not_come_back_from_the_log() {
     replay(Options::default(), &operations);
 }
 
+/// With the clock behind the newest name, names are counted up, and must not meet one that was merged away: the block
+/// would be taken for that one, and dropped.
+#[test]
+fn a_block_does_not_get_the_name_of_one_that_was_merged_away() {
+    let options = Options {
+        min_block_duration: 10_000,
+        max_block_duration: Some(10_000),
+        out_of_order_window: 60_000,
+        ..Options::default()
+    };
+    replay(
+        options,
+        &[
+            append(0, "a", 0),
+            Operation::Commit { appender: 0 },
+            Operation::Flush,
+            Operation::Jump { by: -100_000 },
+            append(0, "a", -112_000),
+            append(0, "a", -95_000),
+            append(0, "a", -111_000),
+            Operation::Commit { appender: 0 },
+            Operation::Flush,
+            Operation::Compact,
+            append(0, "a", -125_000),
+            Operation::Commit { appender: 0 },
+            Operation::Flush,
+        ],
+    );
+}
+
 /// Whoever brought it back to life between the two markings has yet to commit.
 #[test]
 fn a_series_that_is_marked_for_removal_twice_is_not_removed_for_the_first_time() {

@@ -15,7 +15,7 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 /// Lives that went wrong once.
-const KEPT: &[u64] = &[];
+const KEPT: &[u64] = &[44];
 
 /// How many things happen in a life.
 const OPERATIONS: usize = 250;
@@ -60,7 +60,7 @@ fn live(seed: u64) -> (Trace, Result<(), String>) {
         &pool,
         Scope { reach: 2 * block + options.out_of_order_window.min(4 * block), faults: true },
     );
-    let mut trace = Trace { lines: Vec::new(), disk: Vec::new() };
+    let mut trace = Trace { lines: vec![format!("{options:?}")], disk: Vec::new() };
     let mut db = CheckedDb::open(seed, options).unwrap();
     for _ in 0..OPERATIONS {
         let operation: Operation = fate.draw(&operations);

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use super::Inner;
 use super::merging::Deletes;
-use crate::block::{HINT_OUT_OF_ORDER, Ulid, new_ulid_after};
+use crate::block::{BlockMeta, HINT_OUT_OF_ORDER, Ulid, new_ulid_after};
 use crate::budget::Budget;
 use crate::codec::FixedSet;
 use crate::compact::write_block_as;
@@ -209,11 +209,17 @@ impl Inner {
         Ok(())
     }
 
-    /// A name for a block that comes after all others, and after those that are `written` and not served yet.
+    /// A name for a block that comes after all others, and after those that are `written` and not served yet. A block
+    /// that was replaced is among the others: one of its name would be taken for it, and dropped.
     pub(super) fn new_ulid(&self, written: &[Ulid]) -> Ulid {
         let served = self.blocks.all();
-        let served = served.iter().map(|block| block.meta().ulid);
-        new_ulid_after(&self.env, served.chain(written.iter().copied()))
+        let names = served.iter().flat_map(|block| {
+            let BlockMeta { ulid, compaction, .. } = block.meta();
+            let replaced =
+                compaction.parents.iter().map(|parent| parent.ulid).chain(compaction.sources.iter().copied());
+            replaced.chain([*ulid])
+        });
+        new_ulid_after(&self.env, names.chain(written.iter().copied()))
     }
 
     fn write_late(&self, cut: &OutOfOrderCut, written: &mut Vec<Ulid>) -> Result<()> {

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::model::{Content, Difference, ModelDb, content, same_sample};
@@ -70,8 +71,10 @@ pub struct CheckedDb {
     written: BTreeMap<Labels, BTreeSet<i64>>,
     /// Whether something may fail.
     broken: bool,
-    /// Whether a read may be what fails.
-    reads_fail: bool,
+    /// Set when what was to fail once has failed; none if nothing is to.
+    fault: Option<Arc<AtomicBool>>,
+    /// Whether nobody has looked yet what the last opening found.
+    unsettled: bool,
     /// Whether a sync failed: until it is opened again the database refuses what it will.
     refusing: bool,
 }
@@ -102,7 +105,8 @@ impl CheckedDb {
             cut: i64::MIN,
             written: BTreeMap::new(),
             broken: false,
-            reads_fail: false,
+            fault: None,
+            unsettled: false,
             refusing: false,
         })
     }
@@ -133,8 +137,20 @@ impl CheckedDb {
     /// The first difference.
     pub fn apply(&mut self, operation: &Operation) -> Result<String, Difference> {
         let outcome = self.perform(operation)?;
+        if self.has_failed() {
+            self.fault = None;
+        }
+        if self.unsettled && self.can_be_read()? {
+            self.settle()?;
+        }
         self.check()?;
         Ok(outcome)
+    }
+
+    /// Whether all can be read: a disk that is to fail may fail a reader, too (a full one does not), and a block that could
+    /// not be read for a moment is set aside until somebody looks again.
+    fn can_be_read(&self) -> Result<bool, Difference> {
+        Ok(self.fault.is_none() && self.db()?.status().quarantined.is_empty())
     }
 
     /// Compares everything.
@@ -142,8 +158,7 @@ impl CheckedDb {
     /// # Errors
     /// The first difference.
     pub fn check(&self) -> Result<(), Difference> {
-        // A disk that fails may fail a reader, too; a full one does not.
-        if self.reads_fail {
+        if self.unsettled || !self.can_be_read()? {
             return Ok(());
         }
         self.model.verify(&self.db()?.source())
@@ -227,15 +242,16 @@ impl CheckedDb {
                 Ok(String::new())
             }
             Operation::Fail { after, sync, kind } => {
-                let (count, after, sync, kind) = (AtomicU64::new(0), *after, *sync, *kind);
-                let mut failed = false;
+                let (mut left, sync, kind) = (*after, *sync, *kind);
+                let failed = Arc::new(AtomicBool::new(false));
+                self.fault = Some(Arc::clone(&failed));
                 self.machine.fail_when(move |op| {
-                    let due = count.fetch_add(1, Ordering::Relaxed) >= after && !failed;
-                    let meant = if sync { op.kind == OpKind::Sync } else { true };
-                    failed |= due && meant;
-                    (due && meant).then_some(kind)
+                    let due = left == 0 && !failed.load(Ordering::Relaxed) && (!sync || op.kind == OpKind::Sync);
+                    left = left.saturating_sub(1);
+                    failed.fetch_or(due, Ordering::Relaxed);
+                    due.then_some(kind)
                 });
-                (self.broken, self.reads_fail) = (true, true);
+                self.broken = true;
                 Ok(String::new())
             }
             Operation::FullDisk { room } => {
@@ -256,7 +272,17 @@ impl CheckedDb {
         self.machine.set_capacity(None);
         // What failed may have been a sync: the log says no until it is opened again.
         self.refusing |= self.broken;
-        (self.broken, self.reads_fail) = (false, false);
+        (self.broken, self.fault) = (false, None);
+    }
+
+    /// Whether what is to fail has not yet.
+    fn reads_may_fail(&self) -> bool {
+        self.fault.is_some() && !self.has_failed()
+    }
+
+    /// Whether what was to fail has failed.
+    fn has_failed(&self) -> bool {
+        self.fault.as_ref().is_some_and(|failed| failed.load(Ordering::Relaxed))
     }
 
     /// Forgets what the process that ends had open.
@@ -267,25 +293,38 @@ impl CheckedDb {
 
     fn open_again(&mut self) -> Result<String, Difference> {
         let open = |db: &Self| Db::open_with(&db.env, &db.dir, db.options.clone());
+        let mut opened = open(self);
         let mut story = "opened".to_owned();
-        if self.broken {
+        if self.broken && (opened.is_err() || !self.reads_may_fail()) {
             // A block that cannot be read is set aside, so what this process sees proves nothing; what it does to the
             // directory must not cost anything.
-            story = match open(self) {
-                Ok(_) => "opened twice".to_owned(),
-                Err(error) => format!("opened after {:?}", error.kind()),
-            };
+            story =
+                opened.map_or_else(|error| format!("opened after {:?}", error.kind()), |_| "opened twice".to_owned());
             self.heal();
+            opened = open(self);
         }
         self.refusing = false;
-        let db = open(self).map_err(failed("opening"))?;
-        let found = content(&db.source(), TimeRange::ALL, &[]).map_err(failed("reading"))?;
+        let db = opened.map_err(failed("opening"))?;
+        if self.reads_may_fail() {
+            // Compared, and taken for the truth, by whoever opens it next.
+            self.db = Some(db);
+            self.unsettled = true;
+            return Ok(story);
+        }
+        self.db = Some(db);
+        self.settle()?;
+        Ok(story)
+    }
+
+    /// Takes what an opening found for the truth.
+    fn settle(&mut self) -> Result<(), Difference> {
+        let found = content(&self.db()?.source(), TimeRange::ALL, &[]).map_err(failed("reading"))?;
         self.model.reopened(&found)?;
         for (labels, samples) in &found {
             samples.keys().for_each(|t| self.note(labels, *t));
         }
-        self.db = Some(db);
-        Ok(story)
+        self.unsettled = false;
+        Ok(())
     }
 
     /// Remembers that a sample was committed.
@@ -381,10 +420,16 @@ impl CheckedDb {
         let mut unsure: Vec<(Labels, Sample)> = Vec::new();
         let window = self.options.out_of_order_window;
         let newest_of_all = pending.iter().map(|(_, sample)| sample.t).fold(self.newest_of_all, i64::max);
+        let mut keys: BTreeMap<(Labels, i64), u32> = BTreeMap::new();
+        for (labels, sample) in &pending {
+            *keys.entry((labels.clone(), sample.t)).or_default() += 1;
+        }
         for (labels, sample) in pending {
             let t = sample.t;
+            // Which of two values in one commit is the first write is not said of samples out of order.
+            let is_twice = window > 0 && keys.get(&(labels.clone(), t)).is_some_and(|times| *times > 1);
             let may_be_cut = cut_since.is_some_and(|cut| t <= cut);
-            if self.model.is_half_done(&labels, t) {
+            if is_twice || self.model.is_half_done(&labels, t) {
                 unsure.push((labels, sample));
             } else if t > self.newest(&labels) && !may_be_cut {
                 self.model.insert(&labels, sample);
@@ -400,7 +445,8 @@ impl CheckedDb {
         }
         if !unsure.is_empty() {
             let found = content(&self.db()?.source(), TimeRange::ALL, &[]);
-            let found = if self.reads_fail { found.unwrap_or_default() } else { found.map_err(failed("reading"))? };
+            let found =
+                if self.fault.is_some() { found.unwrap_or_default() } else { found.map_err(failed("reading"))? };
             for (labels, sample) in unsure {
                 let there = found.get(&labels).and_then(|samples| samples.get(&sample.t));
                 if there.is_some_and(|there| same_sample(there, &sample)) {
@@ -451,8 +497,11 @@ impl CheckedDb {
     }
 
     fn compare(&self, found: Result<Content>, model: &ModelDb) -> Result<String, Difference> {
+        if self.unsettled || !self.can_be_read()? {
+            return Ok("not compared".to_owned());
+        }
         let found = match found {
-            Err(error) if self.reads_fail => return Ok(format!("failed: {:?}", error.kind())),
+            Err(error) if self.fault.is_some() => return Ok(format!("failed: {:?}", error.kind())),
             found => found.map_err(failed("a select"))?,
         };
         model.check(&found)?;

@@ -101,24 +101,45 @@ impl<K: Ord + Clone + Debug> History<K> {
     /// Stops the machine at every operation since `from`, recovers every image with `recover`, and checks what it finds.
     /// Returns how many different images there were.
     pub(crate) fn check_every_crash(&self, from: u64, recover: impl Fn(&Image) -> Samples<K>) -> usize {
-        let cut = PowerCut { samples: samples_a_point(), ..PowerCut::default() };
+        self.check_crashes(|ops| ops >= from, &PowerCut { samples: samples_a_point(), ..PowerCut::default() }, recover)
+    }
+
+    /// [`check_every_crash`](Self::check_every_crash), of a life so long that in a quick run only one operation in
+    /// `stride` is looked at, and few of the disks that a power cut may leave there.
+    pub(crate) fn check_many_crashes(&self, from: u64, stride: u64, recover: impl Fn(&Image) -> Samples<K>) -> usize {
+        let quick = is_quick();
+        let cut = PowerCut { exhaustive: if quick { 1 } else { 4 }, samples: samples_a_point() / 10, seed: 1 };
+        self.check_crashes(|ops| ops >= from && (!quick || ops.is_multiple_of(stride)), &cut, recover)
+    }
+
+    fn check_crashes(
+        &self,
+        wanted: impl Fn(u64) -> bool,
+        cut: &PowerCut,
+        recover: impl Fn(&Image) -> Samples<K>,
+    ) -> usize {
         let mut known: BTreeMap<u64, Samples<K>> = BTreeMap::new();
         let mut check = |image: &Image, promised: &BTreeMap<K, u64>, ops: u64, last: &str| {
             let found = known.entry(image.fingerprint()).or_insert_with(|| recover(image));
             self.check(promised, ops, &format_args!("After a {last}: {}", image.story()), found);
         };
-        for point in self.machine.crash_points().filter(|point| point.ops >= from) {
+        for point in self.machine.crash_points().filter(|point| wanted(point.ops)) {
             for (index, image) in point.killed().iter().enumerate() {
                 // The first image is the operation done; in the others it was still under way.
                 let ops = if index == 0 { point.ops } else { point.ops - 1 };
                 check(image, &self.acknowledged, ops, point.last());
             }
-            for image in point.power_cut(&cut) {
+            for image in point.power_cut(cut) {
                 check(&image, &self.durable, point.ops, point.last());
             }
         }
         known.len()
     }
+}
+
+/// Whether the run is one that a change is tested with.
+pub(crate) fn is_quick() -> bool {
+    samples_a_point() < 100
 }
 
 fn samples_a_point() -> usize {

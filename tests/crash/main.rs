@@ -11,6 +11,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
 mod db;
+mod everything;
 mod faults;
 mod head;
 mod history;
