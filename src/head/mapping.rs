@@ -17,6 +17,12 @@ impl Head {
         // One at a time: two would write the same chunks.
         let _turn = self.mapping.lock();
         let Some(files) = self.mapped.as_ref().filter(|files| files.is_writable()) else { return Ok(0) };
+        let waited = self.waiting_bytes();
+        if waited == 0 {
+            // What an earlier call could not write, perhaps.
+            files.flush()?;
+            return Ok(0);
+        }
         if let Some(log) = self.log.as_ref().filter(|log| log.options().durability != Durability::Never) {
             // After a power cut the files are not to know more than the log does.
             log.sync()?;
@@ -57,7 +63,8 @@ impl Head {
                 return result.map(|()| freed);
             }
         }
-        self.forget_waiting(freed);
+        // What was dropped before it got here was counted, too.
+        self.forget_waiting(waited.max(freed));
         files.flush()?;
         Ok(freed)
     }
@@ -68,8 +75,8 @@ impl Head {
         self.waiting_bytes.load(Relaxed)
     }
 
-    fn forget_waiting(&self, freed: u64) {
-        let _ = self.waiting_bytes.fetch_update(AcqRel, Relaxed, |bytes| Some(bytes.saturating_sub(freed)));
+    fn forget_waiting(&self, gone: u64) {
+        let _ = self.waiting_bytes.fetch_update(AcqRel, Relaxed, |bytes| Some(bytes.saturating_sub(gone)));
     }
 
     /// Where chunks go from now on: what is dropped after this call has no chunk in that file or behind.

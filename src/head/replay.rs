@@ -144,13 +144,25 @@ enum Others {
     Metadata(Vec<(SeriesRef, Metadata)>),
 }
 
-/// A sample on its way.
-#[derive(Debug)]
+/// A float on its way; or, if the generation is odd, which no live series' is, the place of another sample among the
+/// [others](Scattered::others). Small, and nothing to drop: there is one for every sample of the log.
+#[derive(Debug, Clone, Copy)]
 struct Waiting {
     series: SeriesRef,
     t: i64,
-    /// `None`: `t` is the start timestamp of the sample that comes next. Few have one, and this is small.
-    value: Option<Value>,
+    bits: u64,
+}
+
+/// Added to a reference: its generation is odd then.
+const OTHER: u64 = 1 << 32;
+
+/// A sample on its way that is no float, or has a start timestamp.
+#[derive(Debug)]
+struct OtherSample {
+    series: SeriesRef,
+    st: i64,
+    t: i64,
+    value: Value,
 }
 
 /// What one task has scattered, in the order of the log.
@@ -158,6 +170,8 @@ struct Waiting {
 struct Scattered {
     /// Samples, a list a bucket.
     buckets: Vec<Vec<Waiting>>,
+    /// Those that are not floats alone.
+    others: Vec<OtherSample>,
     /// Samples from before the floor.
     skipped: u64,
     /// A record's samples, before their series are known.
@@ -424,14 +438,15 @@ impl Head {
             let mut tally = Tally::default();
             let mut locked = Locked::default();
             for bucket in (part..buckets).step_by(parts) {
-                let mut st = 0;
-                for Waiting { series, t, value } in applied.iter().filter_map(|it| it.buckets.get(bucket)).flatten() {
-                    match value {
-                        Some(value) => {
-                            let times = (std::mem::take(&mut st), *t);
-                            self.replay_sample(*series, times, value, rules, &mut locked, &mut tally);
+                for scattered in applied {
+                    for Waiting { series, t, bits } in scattered.buckets.get(bucket).into_iter().flatten() {
+                        if series.0 & OTHER == 0 {
+                            let value = Value::Float(f64::from_bits(*bits));
+                            self.replay_sample(*series, (0, *t), &value, rules, &mut locked, &mut tally);
+                        } else if let Some(other) = scattered.others.get(*bits as usize) {
+                            let OtherSample { series, st, t, value } = other;
+                            self.replay_sample(*series, (*st, *t), value, rules, &mut locked, &mut tally);
                         }
-                        None => st = *t,
                     }
                 }
             }
@@ -585,13 +600,14 @@ impl Scattered {
     fn clear(&mut self, buckets: usize) {
         self.buckets.iter_mut().for_each(Vec::clear);
         self.buckets.resize_with(buckets, Vec::new);
+        self.others.clear();
         self.skipped = 0;
     }
 
     /// Decodes a record and looks its series up; a sample goes to the bucket of its series' slot.
     fn scatter(&mut self, record: &mut Record, references: &References, floor: i64, bucket_slots: usize) {
         let Record { bytes, kind, others, unknown, bad, .. } = record;
-        let Self { buckets, skipped, histograms, float_histograms } = self;
+        let Self { buckets, others: others_of_task, skipped, histograms, float_histograms } = self;
         let mut find = |reference| {
             let series = references.get(reference);
             *unknown += u64::from(series.is_none());
@@ -602,10 +618,17 @@ impl Scattered {
             if t < floor || t <= until {
                 *skipped += 1;
             } else if let Some(bucket) = buckets.get_mut(series.id() as usize / bucket_slots) {
-                if st != 0 {
-                    bucket.push(Waiting { series, t: st, value: None });
+                match value {
+                    Value::Float(v) if st == 0 => bucket.push(Waiting { series, t, bits: v.to_bits() }),
+                    value => {
+                        bucket.push(Waiting {
+                            series: SeriesRef(series.0 | OTHER),
+                            t,
+                            bits: others_of_task.len() as u64,
+                        });
+                        others_of_task.push(OtherSample { series, st, t, value });
+                    }
                 }
-                bucket.push(Waiting { series, t, value: Some(value) });
             }
         };
         let decoded = match kind {
