@@ -3,8 +3,8 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use narthex::block::HINT_OUT_OF_ORDER;
@@ -16,8 +16,10 @@ use narthex::model::{
     CUSTOM_BUCKETS_SCHEMA, FloatHistogram, Histogram, Labels, MatchOp, Matcher, Span, TimeRange, Value,
 };
 use narthex::query::{SelectRequest, Source, series_samples};
+use narthex::testkit::jsonl::samples_line;
 use narthex::testkit::{START_MS, SimHandle};
-use narthex::wal::Durability;
+use narthex::wal::record::{RefTombstone, encode_tombstones};
+use narthex::wal::{Durability, Log, LogOptions};
 use proptest::prelude::*;
 
 const MINUTE: i64 = 60_000;
@@ -125,6 +127,7 @@ struct World {
     /// The newest sample of all.
     newest: i64,
     number: u32,
+    deleted: BTreeSet<(u8, i64)>,
     reader: Option<(DbSource, Content)>,
 }
 
@@ -132,7 +135,16 @@ impl World {
     fn new() -> Self {
         let (env, machine) = machine();
         let db = open(&env);
-        Self { machine, db, model: Content::new(), now: START_MS, newest: i64::MIN, number: 0, reader: None }
+        Self {
+            machine,
+            db,
+            model: Content::new(),
+            now: START_MS,
+            newest: i64::MIN,
+            number: 0,
+            deleted: BTreeSet::new(),
+            reader: None,
+        }
     }
 
     fn commit(&mut self, samples: &[(u8, i64, u8)]) {
@@ -160,7 +172,9 @@ impl World {
                     // A head that was flushed counts from the millisecond after its newest sample.
                     ErrorKind::TooOld => assert!(t <= oldest || self.newest == i64::MIN, "{error}"),
                     ErrorKind::Duplicate => {
-                        assert!(self.model.get(&n).is_some_and(|samples| samples.contains_key(&t)), "{error}");
+                        // The newest sample of a series keeps its time when it is deleted.
+                        let was_there = self.model.get(&n).is_some_and(|samples| samples.contains_key(&t));
+                        assert!(was_there || self.deleted.contains(&(n, t)), "{error}");
                     }
                     kind => panic!("{kind:?}: {error}"),
                 },
@@ -220,6 +234,7 @@ impl World {
                 let matcher = Matcher::new(MatchOp::Equal, "n", n.to_string()).unwrap();
                 self.db.delete(range, &[matcher]).unwrap();
                 if let Some(samples) = self.model.get_mut(n) {
+                    self.deleted.extend(samples.keys().filter(|t| range.contains(**t)).map(|t| (*n, *t)));
                     samples.retain(|t, _| !range.contains(*t));
                 }
             }
@@ -386,4 +401,92 @@ fn samples_of_one_commit_that_are_out_of_order_among_themselves_are_all_there() 
     assert_eq!(values(&db, 0).len(), 5);
     drop(db);
     assert_eq!(values(&open(&machine.kill()), 0).len(), 5);
+}
+
+/// Prometheus says in its log once what is deleted of a series, in order or not.
+#[test]
+fn what_prometheus_deleted_is_deleted_of_late_samples_too() {
+    let (env, machine) = machine();
+    let db = open(&env);
+    append(&db, 0, [START_MS - 10_000, START_MS], 1.0);
+    append(&db, 0, [START_MS - 6000, START_MS - 4000], 2.0);
+    drop(db);
+    let env = machine.kill();
+    let wal = Log::open(&env, &Path::new(DIR).join("wal"), LogOptions::default()).unwrap();
+    let mut record = Vec::new();
+    let range = TimeRange::new(START_MS - 5000, START_MS - 1);
+    encode_tombstones([RefTombstone { reference: 1, range }], &mut record);
+    wal.commit(&[&record]).unwrap();
+    wal.close().unwrap();
+    assert_eq!(values(&open(&env), 0), [(-10_000, 1), (-6000, 2), (0, 1)]);
+}
+
+/// A directory of ours with everything in it, for Prometheus to read.
+fn fill_for_prometheus(db: &Db) {
+    let custom = |number| histogram(number, true);
+    for minute in 0..45 {
+        let t = START_MS + minute * MINUTE;
+        append(db, 0, [t], 1.0);
+        append(db, 1, [t + 1], 1.0);
+        if minute > 20 {
+            // Full buffers, of one kind and of several.
+            append(db, 0, (1..9).map(|n| t - 19 * MINUTE - n * 5000), 2.0);
+            let mut appender = db.appender();
+            let number = minute.unsigned_abs() as u32 * 10;
+            for n in 1..4 {
+                appender.append_histogram(None, &series(2), t - n * 7000, histogram(number, false)).unwrap();
+                appender.append_histogram(None, &series(3), t - n * 7000, custom(number + 1)).unwrap();
+                let float = histogram(number + 2, false).to_float();
+                appender.append_float_histogram(None, &series(4), t - n * 7000, float).unwrap();
+                appender.append(None, &series(5), t - n * 7000, f64::from(number)).unwrap();
+            }
+            appender.commit().unwrap();
+        }
+        if minute == 35 {
+            db.maintain().unwrap();
+        }
+    }
+    let zero = Matcher::new(MatchOp::Equal, "n", "0").unwrap();
+    let range = TimeRange::new(START_MS + 20 * MINUTE, START_MS + 22 * MINUTE);
+    db.delete(range, &[zero]).unwrap();
+}
+
+#[test]
+#[ignore = "needs Prometheus's tsdb: NARTHEX_REFERENCE is a program that dumps a directory"]
+fn prometheus_reads_what_came_late() {
+    let Ok(reference) = std::env::var("NARTHEX_REFERENCE") else { return };
+    let env = Env::real();
+    let dir = std::env::temp_dir().join(format!("narthex-late-{}", std::process::id()));
+    let db = Db::open_with(&env, &dir, options()).unwrap();
+    fill_for_prometheus(&db);
+    let hinted = |block: &&narthex::db::BlockStatus| block.meta.compaction.has_hint(HINT_OUT_OF_ORDER);
+    let status = db.status();
+    assert!(status.blocks.iter().any(|block| hinted(&block)) && status.out_of_order_series > 4);
+    assert!(env.fs.list(&dir.join("chunks_head")).unwrap().iter().any(|entry| !entry.is_dir));
+    db.close().unwrap();
+    drop(db);
+    let db = Db::open_read_only(&dir).unwrap();
+    let budget = Budget::unlimited();
+    let source = db.source();
+    let mut set = source.select(&SelectRequest::new(TimeRange::ALL, &[], &budget)).unwrap();
+    let mut ours = Vec::new();
+    while let Some(series) = set.next().unwrap() {
+        let samples = series_samples(&series.chunks, TimeRange::ALL).unwrap();
+        let mut line = String::new();
+        samples_line(&mut line, &series.labels, samples.into_iter().map(Ok::<_, ()>)).unwrap();
+        ours.push(line.trim_end().to_owned());
+    }
+    let output = std::process::Command::new(reference).arg("dump").arg(&dir).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // Which histogram knows the one before it depends on where chunks end.
+    let plain = |line: &str| line.replace("\"not_reset\"", "\"unknown\"");
+    let theirs: Vec<String> = String::from_utf8(output.stdout).unwrap().lines().map(plain).collect();
+    let ours: Vec<String> = ours.iter().map(|line| plain(line)).collect();
+    assert!(ours.len() == theirs.len() && ours.len() == 6, "{} and {} series", ours.len(), theirs.len());
+    for (ours, theirs) in ours.iter().zip(&theirs) {
+        let at = ours.bytes().zip(theirs.bytes()).take_while(|(a, b)| a == b).count();
+        let part = |line: &str| line.chars().skip(at.saturating_sub(80)).take(300).collect::<String>();
+        assert!(ours == theirs, "at {at}:\n{}\n{}", part(ours), part(theirs));
+    }
+    env.fs.remove_dir_all(&dir).unwrap();
 }

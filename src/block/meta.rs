@@ -38,7 +38,8 @@ pub fn new_ulid(env: &Env) -> Ulid {
 pub fn new_ulid_after(env: &Env, others: impl IntoIterator<Item = Ulid>) -> Ulid {
     let new = new_ulid(env);
     match others.into_iter().max() {
-        Some(last) if last >= new => Ulid::from(u128::from(last).saturating_add(1)),
+        // A name that was never given, not merely one that is free: names of blocks that are gone stand in others' metas.
+        Some(last) if last >= new => Ulid::from_parts(last.timestamp_ms().saturating_add(1), new.random()),
         _ => new,
     }
 }

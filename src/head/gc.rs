@@ -87,7 +87,8 @@ impl Head {
         }
         if let Some(log) = &self.log {
             let mut record = Vec::new();
-            encode_tombstones(deleted.iter().map(|(_, tombstone)| *tombstone), &mut record);
+            // Twice: so replay knows that the log of out-of-order samples says for itself what is deleted of them.
+            encode_tombstones(deleted.iter().flat_map(|(_, tombstone)| [*tombstone; 2]), &mut record);
             log.commit(&[&record])?;
         }
         for (id, RefTombstone { range, .. }) in &deleted {

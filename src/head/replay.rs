@@ -84,6 +84,8 @@ struct References {
     /// Numbers of series that were evicted, and the newest sample of each.
     evicted: Vec<(u64, i64)>,
     last: u64,
+    /// What Prometheus deleted: of all samples, also of those out of order.
+    deleted: Vec<(SeriesRef, TimeRange)>,
 }
 
 /// A series, and the last time up to which its samples are in chunks on the disk.
@@ -331,6 +333,9 @@ impl Head {
         }
         let series = |reference| references.get(reference).map(|known| known.series);
         self.replay_late(env, &dir.join(WBL_DIR), late, &series, rules, &mut replayed)?;
+        for (series, range) in &references.deleted {
+            self.replay_late_deletion(*series, *range)?;
+        }
         replayed.series = self.series_count();
         Ok(replayed)
     }
@@ -573,7 +578,8 @@ impl Head {
         let mut deletions = Vec::new();
         record.bad = record::decode_tombstones(&record.bytes, &mut deletions).err().map(|error| error.to_string());
         let mut evicted = Vec::new();
-        for deletion in deletions {
+        for same in deletions.chunk_by(|a, b| a == b) {
+            let Some(deletion) = same.first() else { continue };
             let Some(Known { series, .. }) = references.get(deletion.reference) else {
                 replayed.unknown_series += 1;
                 continue;
@@ -585,6 +591,9 @@ impl Head {
                 }
             } else if self.known(series).is_some() {
                 self.tombstones.add(series.id(), deletion.range);
+                if same.len() == 1 {
+                    references.deleted.push((series, deletion.range));
+                }
             }
         }
         self.evict(&evicted);

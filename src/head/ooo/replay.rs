@@ -143,7 +143,8 @@ impl Head {
         }
     }
 
-    fn replay_late_deletion(&self, series: SeriesRef, range: TimeRange) -> Result<()> {
+    /// Deletes what came out of order so far.
+    pub(in crate::head) fn replay_late_deletion(&self, series: SeriesRef, range: TimeRange) -> Result<()> {
         let chunks = self.out_of_order.look(series.id(), |it| {
             let chunks = it.chunks.iter().enumerate().filter(|(_, chunk)| chunk.range.overlaps(&range));
             chunks.map(|(index, chunk)| (index, chunk.data.clone())).collect::<Vec<_>>()
