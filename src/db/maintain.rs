@@ -60,6 +60,8 @@ pub(super) struct State {
     pub(super) cut_late: bool,
     /// Stale series that blocks have, and that are to leave the head.
     pub(super) leaving: Option<LeavingSeries>,
+    /// When the last snapshot of the head was written, or the first round was done.
+    last_snapshot: Option<Duration>,
 }
 
 impl Default for State {
@@ -71,6 +73,7 @@ impl Default for State {
             leaving: None,
             deletes: None,
             emptied: FixedSet::default(),
+            last_snapshot: None,
         }
     }
 }
@@ -160,8 +163,26 @@ impl Inner {
             let left = self.head.collect_out_of_order();
             state.collect = self.head.collect().series_marked > 0 || left;
         }
+        let snapshot = self.snapshot_if_due(state);
         let reloaded = self.reload();
-        synced.and(cut).and(mapped).and(shortened).and(reloaded.map(|dropped| done.dropped.extend(dropped)))
+        synced
+            .and(cut)
+            .and(mapped)
+            .and(shortened)
+            .and(snapshot)
+            .and(reloaded.map(|dropped| done.dropped.extend(dropped)))
+    }
+
+    /// Leaves a snapshot of the head, if that is wanted and the last one is old.
+    fn snapshot_if_due(&self, state: &mut State) -> Result<()> {
+        let Some(interval) = self.options.snapshot_interval else { return Ok(()) };
+        let now = self.env.clock.monotonic();
+        if now < *state.last_snapshot.get_or_insert(now) + interval {
+            return Ok(());
+        }
+        self.head.write_snapshot()?;
+        state.last_snapshot = Some(now);
+        Ok(())
     }
 
     /// What cannot wait for the next round.

@@ -359,9 +359,20 @@ impl Inner {
         if let Err(error) = self.head.map_full_chunks() {
             tracing::warn!(dir = %self.dir.display(), %error, "moving full chunks to the disk");
         }
-        let closed = self.head.close();
+        let closed = self.close_head();
         *self.lock.lock() = None;
         closed
+    }
+
+    /// Everything is durable when the head is closed; a snapshot only makes the next opening short.
+    fn close_head(&self) -> Result<()> {
+        self.head.close()?;
+        if self.options.snapshot_at_close
+            && let Err(error) = self.head.write_snapshot()
+        {
+            tracing::warn!(dir = %self.dir.display(), %error, "no snapshot of the head; opening will read the log");
+        }
+        Ok(())
     }
 }
 
@@ -372,7 +383,7 @@ impl Drop for Inner {
         self.bell.ring();
         self.blocks_bell.ring();
         if self.lock.lock().is_some()
-            && let Err(error) = self.head.close()
+            && let Err(error) = self.close_head()
         {
             tracing::error!(dir = %self.dir.display(), %error, "closing the database");
         }

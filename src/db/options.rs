@@ -64,6 +64,10 @@ pub struct Options {
     pub background: bool,
     /// How often that thread looks: 1 min.
     pub maintenance_interval: Duration,
+    /// Whether closing leaves a snapshot of the head, so that the next opening reads no log: no.
+    pub snapshot_at_close: bool,
+    /// How often maintenance leaves one, so that opening after a crash reads only the log behind it; `None`: never.
+    pub snapshot_interval: Option<Duration>,
     /// Who is asked before a block is dropped; nobody.
     pub block_guard: Option<Arc<dyn BlockGuard>>,
 }
@@ -116,6 +120,8 @@ impl Default for Options {
             append_only: false,
             background: false,
             maintenance_interval: Duration::from_secs(60),
+            snapshot_at_close: false,
+            snapshot_interval: None,
             block_guard: None,
         }
     }

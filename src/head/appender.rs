@@ -521,6 +521,7 @@ impl Appender {
         if head.log.is_none() && self.min_late == i64::MAX {
             return Ok(self.apply(&[]).0);
         }
+        head.isolation.begin_logging(self.id);
         let claimant = Claimant::new(self.id);
         let mut losers = Losers::default();
         if !head.claim(&self.buffers, claimant) {

@@ -185,6 +185,11 @@ impl Exemplars {
         found
     }
 
+    /// All of them, oldest first.
+    pub(super) fn all(&self) -> Vec<(SeriesRef, Exemplar)> {
+        self.ring.lock().entries.iter().flatten().cloned().collect()
+    }
+
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.ring.lock().len

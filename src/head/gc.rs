@@ -71,6 +71,8 @@ impl Head {
     /// # Errors
     /// `Io`, `Full`: nothing is deleted.
     pub fn delete(&self, range: TimeRange, matchers: &[Matcher]) -> Result<u64> {
+        // A snapshot has all deletions that stand in the log before it.
+        let _turn = self.log_truncated.lock();
         let mut deleted = Vec::new();
         for id in postings_for_matchers(&self.labels, matchers)?.into_vec() {
             let Some(series) = self.slots.get(id) else { continue };

@@ -87,6 +87,8 @@ struct State {
     clock: u64,
     readers: Vec<Reader>,
     appenders: Vec<u64>,
+    /// Those of the appenders that write to the log, or have written and are applying it.
+    committing: Vec<u64>,
 }
 
 /// Who is reading, appending and committing.
@@ -165,7 +167,24 @@ impl Isolation {
 
     /// Forgets an appender.
     pub(super) fn end_append(&self, id: u64) {
-        self.state.lock().appenders.retain(|appender| *appender != id);
+        let mut state = self.state.lock();
+        state.appenders.retain(|appender| *appender != id);
+        state.committing.retain(|appender| *appender != id);
+    }
+
+    /// An appender is about to write to the log; it is until [`end_append`](Isolation::end_append).
+    pub(super) fn begin_logging(&self, id: u64) {
+        self.state.lock().committing.push(id);
+    }
+
+    /// The appenders that may have written to the log what is not in memory yet.
+    pub(super) fn committing(&self) -> Vec<u64> {
+        self.state.lock().committing.clone()
+    }
+
+    /// Whether none of these appenders is committing any more.
+    pub(super) fn have_committed(&self, appenders: &[u64]) -> bool {
+        self.state.lock().committing.iter().all(|id| !appenders.contains(id))
     }
 
     /// A stamp: whoever opens from now on is younger than it.

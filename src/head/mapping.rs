@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 use super::Head;
 use super::mapped::{ChunkPlace, MappedChunks};
 use crate::error::Result;
-use crate::wal::Durability;
+use crate::wal::{Durability, LogError};
 
 impl Head {
     /// Moves all full chunks from memory to `chunks_head/`, where queries and blocks find them. How many bytes of memory
@@ -25,7 +25,11 @@ impl Head {
         }
         if let Some(log) = self.log.as_ref().filter(|log| log.options().durability != Durability::Never) {
             // After a power cut the files are not to know more than the log does.
-            log.sync()?;
+            match log.sync() {
+                // It was synced then.
+                Ok(()) | Err(LogError::Closed { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         let mut freed = 0;
         let mut waiting = Vec::new();

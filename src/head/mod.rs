@@ -67,7 +67,7 @@ use parking_lot::Mutex;
 use xxhash_rust::xxh64::xxh64;
 
 use crate::codec::FixedMap;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::fs::Env;
 use crate::model::LabelsIter;
 use crate::wal::{Log, LogOptions, repair};
@@ -89,12 +89,15 @@ use batch::Buffers;
 use exemplars::Exemplars;
 use isolation::Isolation;
 use label_index::LabelIndex;
-use mapped::{CHUNKS_HEAD_DIR, MappedChunks};
+pub(crate) use mapped::CHUNKS_HEAD_DIR;
+use mapped::{MappedChunks, Opened};
 use metadata::MetricMetadata;
 use ooo::OutOfOrderTable;
+use replay::OnDisk;
 use series::{Header, Series, SeriesState};
 use series_map::SeriesMap;
 use slab::Slab;
+use snapshot::find_snapshot;
 use tombstones::HeadTombstones;
 use trail::Trail;
 
@@ -195,6 +198,8 @@ pub struct Head {
     /// Numbers in the log that no series has any more, but whose records may still stand there.
     gone: Mutex<FixedMap<u64, checkpoint::Gone>>,
     tombstones: HeadTombstones,
+    /// Some of them are Prometheus's, whose deletions cover late samples that the log of those still has.
+    deleted_elsewhere: AtomicBool,
     out_of_order: OutOfOrderTable,
     exemplars: Exemplars,
     metadata: MetricMetadata,
@@ -256,6 +261,7 @@ impl Head {
             marked: Mutex::default(),
             gone: Mutex::default(),
             tombstones: HeadTombstones::default(),
+            deleted_elsewhere: AtomicBool::new(false),
             out_of_order: OutOfOrderTable::default(),
             exemplars: Exemplars::new(options.max_exemplars, options.out_of_order_window),
             metadata: MetricMetadata::default(),
@@ -279,14 +285,15 @@ impl Head {
         floor: i64,
     ) -> Result<(Arc<Self>, Replayed)> {
         options.check()?;
-        let mut head = Self::new(env, options, None);
-        head.floor.store(floor, Ordering::Release);
         let wal = dir.join(WAL_DIR);
         let opened = MappedChunks::open(env, &dir.join(CHUNKS_HEAD_DIR))?;
-        head.mapped = Some(opened.chunks);
-        let mut replayed = head.replay(env, dir, opened.loaded)?;
+        let damage = opened.damage.clone();
+        let (mut head, mut replayed) = Self::read_back(env, dir, options, floor, opened)?;
+        if env.fs.stat(dir)?.is_some() {
+            snapshot::remove_leftovers(env.fs.as_ref(), dir)?;
+        }
         repair(env, &wal, &replayed.damage)?;
-        replayed.damage.extend(opened.damage);
+        replayed.damage.extend(damage);
         head.log = Some(Log::open(env, &wal, log)?);
         // What is in there is to go some day, even if the window is closed now.
         let wbl = dir.join(WBL_DIR);
@@ -304,14 +311,42 @@ impl Head {
     /// # Errors
     /// `Io`.
     pub fn open_read_only(env: &Env, dir: &Path, options: HeadOptions, floor: i64) -> Result<(Arc<Self>, Replayed)> {
-        let mut head = Self::new(env, options, None);
-        head.floor.store(floor, Ordering::Release);
         // Looked at first: the log has what they have, and more.
         let opened = MappedChunks::open_read_only(env, &dir.join(CHUNKS_HEAD_DIR))?;
-        head.mapped = Some(opened.chunks);
-        let mut replayed = head.replay(env, dir, opened.loaded)?;
-        replayed.damage.extend(opened.damage);
+        let damage = opened.damage.clone();
+        let (head, mut replayed) = Self::read_back(env, dir, options, floor, opened)?;
+        replayed.damage.extend(damage);
         Ok((Arc::new(head), replayed))
+    }
+
+    /// A head of what lies in `dir`: chunks on the disk, the snapshot, if there is one to be used, and the log.
+    fn read_back(env: &Env, dir: &Path, options: HeadOptions, floor: i64, opened: Opened) -> Result<(Self, Replayed)> {
+        let fresh = || {
+            let head = Self::new(env, options, None);
+            head.floor.store(floor, Ordering::Release);
+            head
+        };
+        let on_disk = OnDisk::new(opened.loaded, floor);
+        let (mut head, mut snapshot, mut refused) = (fresh(), None, None);
+        if let Some(position) = find_snapshot(env, dir)? {
+            let loaded = match opened.damage.first() {
+                None => head.load_snapshot(env, dir, position, &on_disk, opened.chunks.end()),
+                Some(damage) => Err(Error::new(ErrorKind::Corrupt, damage.to_string())),
+            };
+            match loaded {
+                Ok(loaded) => snapshot = Some(loaded),
+                Err(error) => {
+                    tracing::warn!(dir = %dir.display(), %error, "a snapshot is of no use; the whole log is read");
+                    refused = Some(error.to_string());
+                    // It may have been half read.
+                    head = fresh();
+                }
+            }
+        }
+        head.mapped = Some(opened.chunks);
+        let mut replayed = head.replay(env, dir, &on_disk, snapshot.as_ref())?;
+        replayed.snapshot_refused = refused;
+        Ok((head, replayed))
     }
 
     /// Makes everything durable and ends the log. Appenders that are still open fail to commit from now on.

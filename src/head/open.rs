@@ -144,6 +144,40 @@ impl Open {
         }
     }
 
+    /// Goes on with a chunk that was written before.
+    ///
+    /// # Errors
+    /// As reading it.
+    pub(super) fn resume(chunk: &EncodedChunk) -> Result<Self, ChunkError> {
+        Ok(match chunk.encoding {
+            Encoding::Xor => Self::Float(XorAppender::resume(&chunk.data)?),
+            Encoding::Xor2 => Self::Xor2(Box::new(Xor2Appender::resume(&chunk.data)?)),
+            Encoding::Histogram | Encoding::HistogramSt => Self::Histogram(OpenHistogram::resume(chunk)?),
+            Encoding::FloatHistogram | Encoding::FloatHistogramSt => {
+                Self::FloatHistogram(OpenHistogram::resume(chunk)?)
+            }
+        })
+    }
+
+    /// The newest sample's time and value.
+    pub(super) fn newest(&self) -> Option<(i64, Value)> {
+        match self {
+            Self::Float(open) => open.last().map(|(t, v)| (t, Value::Float(v))),
+            _ => self.last().map(|sample| (sample.t, sample.value)),
+        }
+    }
+
+    /// How many samples it has.
+    pub(super) fn sample_count(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Float(open) => open.sample_count(),
+            Self::Xor2(open) => open.sample_count(),
+            Self::Histogram(open) => open.appender.sample_count(),
+            Self::FloatHistogram(open) => open.appender.sample_count(),
+        }
+    }
+
     /// Takes the chunk out.
     pub(super) fn take(&mut self) -> Option<EncodedChunk> {
         match std::mem::take(self) {
@@ -229,6 +263,13 @@ impl<K: HistogramKind> OpenHistogram<K> {
         let mut open = Box::new(Self { appender, predicted: false });
         open.appender.append_with_start(st, t, histogram)?;
         Ok(open)
+    }
+
+    /// Goes on with a chunk that was written before. Its end was predicted, if it is long enough for that.
+    fn resume(chunk: &EncodedChunk) -> Result<Box<Self>, ChunkError> {
+        let appender = Appender::resume(chunk.encoding, &chunk.data)?;
+        let predicted = appender.len_bytes() >= HISTOGRAM_BYTES / 4;
+        Ok(Box::new(Self { appender, predicted }))
     }
 
     /// Appends a histogram, to this chunk or to the one after it.

@@ -31,6 +31,7 @@ use super::mapped::Loaded;
 use super::rules::{ChunkRules, HistogramStarts};
 use super::series::{Applied, Header, Series, SeriesState};
 use super::slab::{Locked, PAGE};
+use super::snapshot::LoadedSnapshot;
 use super::{Head, SeriesRef, WAL_DIR, WBL_DIR};
 use crate::chunk::{Floats, Integers};
 use crate::codec::FixedMap;
@@ -70,6 +71,10 @@ pub struct Replayed {
     pub last_out_of_order_segment: Option<u64>,
     /// What is wrong with the logs.
     pub damage: Vec<Damage>,
+    /// The segment from which the log was read, if a snapshot stands for what is before.
+    pub snapshot: Option<u64>,
+    /// Why there is a snapshot that was not used.
+    pub snapshot_refused: Option<String>,
 }
 
 /// From numbers in the log to slots. The numbers are counted up by the writer, so nearly all are small.
@@ -235,20 +240,31 @@ impl Ahead {
 }
 
 /// The chunks that were found on the disk, by series.
-struct OnDisk {
+pub(super) struct OnDisk {
     /// Sorted by series; those of one as they were written.
     chunks: Vec<Loaded>,
+    /// Those whose samples came out of order, as they were written.
+    late: Vec<Loaded>,
+    /// The largest number of a series that has any, or had some before the floor.
+    last: u64,
 }
 
 impl OnDisk {
     /// Those that hold something from `floor` on, in order.
-    fn new(mut chunks: Vec<Loaded>, floor: i64) -> Self {
+    pub(super) fn new(mut chunks: Vec<Loaded>, floor: i64) -> Self {
+        let last = chunks.iter().map(|chunk| chunk.series).max().unwrap_or(0);
+        let late = chunks.iter().filter(|chunk| chunk.out_of_order).copied().collect();
         chunks.retain(|chunk| !chunk.out_of_order && chunk.range.max >= floor);
         chunks.sort_by_key(|chunk| chunk.series);
-        Self { chunks }
+        Self { chunks, late, last }
     }
 
-    fn of(&self, series: u64) -> &[Loaded] {
+    /// The numbers of the series that have chunks, ascending, again and again.
+    pub(super) fn series(&self) -> impl Iterator<Item = u64> {
+        self.chunks.iter().map(|chunk| chunk.series)
+    }
+
+    pub(super) fn of(&self, series: u64) -> &[Loaded] {
         let first = self.chunks.partition_point(|chunk| chunk.series < series);
         let rest = self.chunks.get(first..).unwrap_or_default();
         let count = rest.iter().take_while(|chunk| chunk.series == series).count();
@@ -257,20 +273,37 @@ impl OnDisk {
 }
 
 impl Head {
-    /// Reads the logs of the data directory `dir` into this head, which is empty and nobody else's yet; `on_disk` are the
-    /// chunks that are there already.
-    pub(super) fn replay(&self, env: &Env, dir: &Path, on_disk: Vec<Loaded>) -> Result<Replayed> {
-        let reader = LogReader::open(&env.fs, &dir.join(WAL_DIR))?;
+    /// Reads the logs of the data directory `dir` into this head, which has what `snapshot` stands for and is nobody
+    /// else's yet; `on_disk` are the chunks that are there already.
+    pub(super) fn replay(
+        &self,
+        env: &Env,
+        dir: &Path,
+        on_disk: &OnDisk,
+        snapshot: Option<&LoadedSnapshot>,
+    ) -> Result<Replayed> {
+        let wal = dir.join(WAL_DIR);
+        let reader = match snapshot.map(|snapshot| snapshot.position) {
+            Some(from) => LogReader::open_from(&env.fs, &wal, from.segment, from.offset)?,
+            None => LogReader::open(&env.fs, &wal)?,
+        };
         let mut rules = self.options.replay_rules();
         let mut asked = rules.histograms != HistogramStarts::WhenKnown;
         let mut replayed = Replayed { last_segment: reader.last_segment(), ..Replayed::default() };
         let mut references = References::default();
+        if let Some(snapshot) = snapshot {
+            replayed.snapshot = Some(snapshot.position.segment);
+            replayed.chunks_mapped = snapshot.chunks_mapped;
+            for (reference, series, until) in snapshot.series.iter().chain(&snapshot.second) {
+                references.insert(*reference, *series, *until);
+            }
+            references.last = references.last.max(snapshot.last_reference);
+            references.deleted.clone_from(&snapshot.deleted);
+        }
         let tasks = env.executor.parallelism();
         let mut scattered: Vec<Scattered> = (0..tasks).map(|_| Scattered::default()).collect();
         // Numbers that chunks have must not be given to other series, whatever became of the log.
-        references.last = on_disk.iter().map(|chunk| chunk.series).max().unwrap_or(0);
-        let late = on_disk.iter().filter(|chunk| chunk.out_of_order).copied().collect();
-        let on_disk = OnDisk::new(on_disk, self.floor.load(Relaxed));
+        references.last = references.last.max(on_disk.last);
         let mut ahead = Ahead { reader, limit: BATCH * tasks, next: None };
         loop {
             let batch = ahead.take()?;
@@ -297,7 +330,7 @@ impl Head {
                     &mut scattered,
                     &mut references,
                     &mut replayed,
-                    &on_disk,
+                    on_disk,
                     &mut ahead,
                 );
                 let Some((deletion, after)) = after.split_first_mut() else { break };
@@ -332,7 +365,8 @@ impl Head {
             rules.histograms = histogram_starts(env, dir).unwrap_or(rules.histograms);
         }
         let series = |reference| references.get(reference).map(|known| known.series);
-        self.replay_late(env, &dir.join(WBL_DIR), late, &series, rules, &mut replayed)?;
+        self.replay_late(env, &dir.join(WBL_DIR), on_disk.late.clone(), &series, rules, &mut replayed)?;
+        self.deleted_elsewhere.store(!references.deleted.is_empty(), Release);
         for (series, range) in &references.deleted {
             self.replay_late_deletion(*series, *range)?;
         }
@@ -499,7 +533,7 @@ impl Head {
     }
 
     /// Gives a series its chunks on the disk; how many, and up to where all its samples are there.
-    fn attach(&self, series: &Series<'_>, chunks: &[Loaded]) -> (u64, i64) {
+    pub(super) fn attach(&self, series: &Series<'_>, chunks: &[Loaded]) -> (u64, i64) {
         let mut state = series.lock();
         let count = state.attach(series, chunks.iter().map(|chunk| (chunk.range, chunk.place)));
         let until = state.mapped_until();

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
 
 use super::claim::{Claim, Claimant};
-use super::cut::range_end;
+use super::cut::{SAMPLES_PER_CHUNK, predict_end, range_end};
 use super::error::Refusal;
 use super::full::{FullChunk, HeadChunk, HeadData};
 use super::isolation::{History, Snapshot, Ticket};
@@ -382,6 +382,45 @@ impl SeriesState {
     /// lies in files must be asked here.
     pub(super) fn first_file(&self) -> Option<u32> {
         self.full.iter().find_map(FullChunk::place).map(ChunkPlace::file)
+    }
+
+    /// Whether it has full chunks that are nowhere but in memory.
+    pub(super) fn has_full_in_memory(&self) -> bool {
+        self.full.iter().any(|full| full.in_memory().is_some())
+    }
+
+    /// The open chunk as it is now, from when to when it is, and its newest value.
+    pub(super) fn open_chunk(&self, series: &Header) -> Option<(TimeRange, EncodedChunk, Value)> {
+        let chunk = self.open.copy()?;
+        let (_, value) = self.open.newest()?;
+        Some((TimeRange::new(self.open_since, series.newest()), chunk, value))
+    }
+
+    /// Goes on with a chunk that was open before, whose samples are newer than all that is here; how many they are.
+    ///
+    /// # Errors
+    /// As reading it, or if its last sample is not the range's.
+    pub(super) fn resume(
+        &mut self,
+        series: &Header,
+        range: TimeRange,
+        chunk: &EncodedChunk,
+        chunk_range: i64,
+    ) -> Result<usize, ChunkError> {
+        let open = Open::resume(chunk)?;
+        if open.newest().is_none_or(|(t, _)| t != range.max) {
+            return Err(ChunkError::Inconsistent);
+        }
+        let samples = open.sample_count();
+        let end = range_end(range.min, chunk_range);
+        // It was predicted by the samples that there were then; these are more, and tell the same.
+        let ratio = SAMPLES_PER_CHUNK as f64 / samples.max(1) as f64;
+        let is_predicted = samples >= SAMPLES_PER_CHUNK / 4 && ratio >= 1.0;
+        self.next_at = if is_predicted { predict_end(range.min, range.max, end, ratio) } else { end };
+        self.open = open;
+        self.open_since = range.min;
+        series.newest.store(range.max, Release);
+        Ok(samples)
     }
 
     /// Appends the chunks that touch `range` to `chunks`, oldest first. The open one is copied as it is now.

@@ -38,6 +38,13 @@ impl HeadTombstones {
         ids
     }
 
+    /// All of them, by slot.
+    pub(super) fn all(&self) -> Vec<(u32, Vec<TimeRange>)> {
+        let mut all: Vec<_> = self.by_id.lock().iter().map(|(id, ranges)| (*id, ranges.clone())).collect();
+        all.sort_unstable_by_key(|(id, _)| *id);
+        all
+    }
+
     /// Forgets spans that end before `t`.
     pub(super) fn drop_before(&self, t: i64) {
         self.by_id.lock().retain(|_, ranges| {

@@ -92,6 +92,8 @@ pub struct LogReader {
     current: Option<(PathBuf, bool, u64, SegmentReader)>,
     damage: Vec<Damage>,
     last_segment: Option<u64>,
+    /// In this segment, what stands before this offset is not read.
+    skip: (u64, u64),
 }
 
 impl fmt::Debug for LogReader {
@@ -140,7 +142,24 @@ impl LogReader {
             current: None,
             damage,
             last_segment,
+            skip: (0, 0),
         })
+    }
+
+    /// As [`open`](Self::open), but begins at `offset` in `segment`, where a page begins: the log before that is not read,
+    /// and no checkpoint.
+    ///
+    /// # Errors
+    /// [`LogError::Io`].
+    pub fn open_from(fs: &Arc<dyn Fs>, dir: &Path, segment: u64, offset: u64) -> Result<Self, LogError> {
+        let mut segments = list_segments(fs.as_ref(), dir).map_err(LogError::io("list", dir))?;
+        segments.retain(|index| *index >= segment);
+        let mut damage = Vec::new();
+        note_gaps(dir, true, &segments, Some(segment), &mut damage);
+        let last_segment = segments.last().copied();
+        let to_read = segments.into_iter().rev().map(|index| (true, index)).collect();
+        let (fs, dir, skip) = (Arc::clone(fs), dir.to_owned(), (segment, offset));
+        Ok(Self { fs, dir, segments: to_read, checkpoint: None, current: None, damage, last_segment, skip })
     }
 
     /// The number of the checkpoint that is read first, if there is one: it stands for the segments up to that number.
@@ -171,7 +190,8 @@ impl LogReader {
             let Some((in_log, segment)) = self.segments.pop() else { return Ok(None) };
             let path = self.path(in_log, segment);
             let file = self.fs.open_read(&path).map_err(LogError::io("open", &path))?;
-            self.current = Some((path, in_log, segment, SegmentReader::new(file)));
+            let from = if in_log && segment == self.skip.0 { self.skip.1 } else { 0 };
+            self.current = Some((path, in_log, segment, SegmentReader::from(file, from)));
         }
     }
 

@@ -95,14 +95,19 @@ pub(super) struct SegmentReader {
 
 impl SegmentReader {
     pub(super) fn new(file: Box<dyn ReadAt>) -> Self {
+        Self::from(file, 0)
+    }
+
+    /// Begins at `place`, where a page begins; a file that ends before that has no records.
+    pub(super) fn from(file: Box<dyn ReadAt>, place: u64) -> Self {
         Self {
             file,
             window: Bytes::new(),
-            window_at: 0,
+            window_at: place,
             window_is_last: false,
-            place: 0,
+            place,
             partial: None,
-            whole_until: 0,
+            whole_until: place,
             resyncing: false,
             holes: Vec::new(),
             ended: false,

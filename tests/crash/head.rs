@@ -10,7 +10,7 @@ use std::time::Duration;
 use narthex::chunk;
 use narthex::fs::Env;
 use narthex::head::{Head, HeadOptions};
-use narthex::model::{Labels, TimeRange, Value};
+use narthex::model::{Labels, MatchOp, Matcher, TimeRange, Value};
 use narthex::testkit::{Image, OpKind, START_MS, SimHandle, splitmix64};
 use narthex::wal::{Compression, DamageKind, Durability, LogOptions};
 
@@ -212,4 +212,121 @@ fn what_was_appended_in_a_race_is_there_after_a_restart() {
         let (head, _) = Head::open(&env, Path::new(DIR), options(), script.log, i64::MIN).unwrap();
         assert_eq!(read(&head), before, "{first}, then {second}");
     }
+}
+
+impl Script {
+    fn snapshot(&mut self) {
+        self.head.write_snapshot().unwrap();
+    }
+
+    /// Deletes what two series have up to now.
+    fn delete(&mut self) {
+        self.history.let_go(|key| key.0 < 2);
+        let matcher = Matcher::new(MatchOp::Regex, "series", "0|1").unwrap();
+        self.head.delete(TimeRange::ALL, &[matcher]).unwrap();
+    }
+}
+
+/// Snapshots between all that changes what they have to say: open chunks, full ones, deletions, a shorter log, restarts.
+fn with_snapshots(durability: Durability) -> Script {
+    let mut script = Script::new(durability);
+    for second in 0..3 {
+        script.commit(0..4, second);
+    }
+    script.snapshot();
+    script.commit(2..6, 10);
+    script.delete();
+    script.snapshot();
+    // The chunks of the first minute are full now.
+    script.commit(0..6, 61);
+    script.snapshot();
+    script.commit(0..6, 62);
+    script.restart();
+    script.commit(6..9, 63);
+    script.commit(0..2, 125);
+    script.snapshot();
+    script.restart();
+    script.truncate(60);
+    script.commit(2..4, 126);
+    script.snapshot();
+    script.commit(0..4, 127);
+    script.head.close().unwrap();
+    script.snapshot();
+    script.restart();
+    script.commit(0..12, 128);
+    script.restart();
+    let snapshots = script.machine.log().iter().filter(|op| op.kind == OpKind::Rename).count();
+    assert!(snapshots >= 10, "{snapshots}");
+    script
+}
+
+#[test]
+fn with_snapshots_what_was_acknowledged_is_there_after_a_power_cut_if_commits_are_synced() {
+    let script = with_snapshots(Durability::Sync);
+    assert!(script.history.check_every_crash(script.started, recover) > 100);
+}
+
+#[test]
+fn with_snapshots_what_was_acknowledged_is_there_after_a_killed_process_in_any_case() {
+    let script = with_snapshots(Durability::Interval(Duration::from_secs(1)));
+    assert!(script.history.check_every_crash(script.started, recover) > 100);
+}
+
+/// Whatever becomes of a snapshot's files, what was acknowledged is there.
+#[test]
+fn a_snapshot_that_is_damaged_is_not_believed() {
+    let script = with_snapshots(Durability::Sync);
+    let before = read(&script.head);
+    let env = script.machine.kill();
+    let names = |dir: &Path| env.fs.list(dir).unwrap().into_iter().map(|entry| entry.name).collect::<Vec<_>>();
+    let snapshot = names(Path::new(DIR)).into_iter().find(|name| name.starts_with("chunk_snapshot.")).unwrap();
+    let snapshot = Path::new(DIR).join(snapshot);
+    let mut refused = 0;
+    for name in names(&snapshot) {
+        let path = snapshot.join(&name);
+        let whole = env.fs.read(&path).unwrap();
+        for place in (0..whole.len().min(400)).step_by(7) {
+            let mut bytes = whole.to_vec();
+            bytes[place] ^= 0x40;
+            env.fs.remove_file(&path).unwrap();
+            env.fs.create(&path).unwrap().append(&bytes).unwrap();
+            let (head, replayed) = Head::open_read_only(&env, Path::new(DIR), options(), i64::MIN).unwrap();
+            refused += usize::from(replayed.snapshot_refused.is_some());
+            assert_eq!(read(&head), before, "{name}, byte {place}");
+        }
+        env.fs.remove_file(&path).unwrap();
+        env.fs.create(&path).unwrap().append(&whole).unwrap();
+    }
+    // Not all of a fragment's header is under its sum.
+    assert!(refused > 40, "{refused}");
+    let (head, replayed) = Head::open_read_only(&env, Path::new(DIR), options(), i64::MIN).unwrap();
+    assert!(replayed.snapshot.is_some() && replayed.snapshot_refused.is_none(), "{replayed:?}");
+    assert_eq!(read(&head), before);
+}
+
+/// Between a commit's log record and its samples in memory a snapshot is begun, which is to stand for that record.
+#[test]
+fn a_snapshot_waits_for_commits_whose_records_it_stands_for() {
+    let mut script = Script::new(Durability::Interval(Duration::from_secs(1)));
+    script.commit(0..2, 0);
+    let key = (0, START_MS + 5);
+    script.history.begin(key, value(key).to_bits());
+    let mut appender = script.head.appender();
+    appender.append(None, &labels(key.0), key.1, value(key)).unwrap();
+    let head = Arc::clone(&script.head);
+    let (tell, told) = mpsc::channel();
+    // The log reads the clock once as it writes and once when it has.
+    script.machine.at_clock_reading(1, move || {
+        let thread = thread::spawn(move || head.write_snapshot().unwrap());
+        // Time enough to get as far as it can.
+        thread::sleep(Duration::from_millis(50));
+        tell.send(thread).unwrap();
+    });
+    assert_eq!(appender.commit().unwrap().appended, 1);
+    script.history.acknowledge(&[key]);
+    told.recv().unwrap().join().unwrap();
+    let env = script.machine.kill();
+    let (head, replayed) = Head::open(&env, Path::new(DIR), options(), script.log, i64::MIN).unwrap();
+    assert!(replayed.snapshot.is_some(), "{replayed:?}");
+    assert_eq!(read(&head).get(&key), Some(&value(key).to_bits()));
 }

@@ -27,6 +27,7 @@ use parking_lot::{Mutex, RwLock};
 
 pub(crate) use error::MappedError;
 pub(crate) use file::ChunkFile;
+pub(crate) use open::Opened;
 
 use crate::chunk::{EncodedChunk, Encoding};
 use crate::error::{Error, ErrorKind, Result};
@@ -213,6 +214,12 @@ impl MappedChunks {
                 _ => drop(self.files.write().remove(&number)),
             }
         }
+    }
+
+    /// Where the last chunk ends. It only grows, as long as no file is lost.
+    pub(crate) fn end(&self) -> ChunkPlace {
+        let files = self.files.read();
+        files.last_key_value().map_or(ChunkPlace(0), |(number, file)| ChunkPlace::new(*number, file.end().0))
     }
 
     /// The number that the next file gets, or the one that grows has: all chunks from now on lie there or behind.

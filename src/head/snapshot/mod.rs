@@ -8,17 +8,42 @@
 //!        last value   of floats: 3 × (be64 0, be64 0), be64 0, be64 value; of histograms: a histogram as in the log
 //!     2  tombstones   uvarint len, {1, (uvarint ref, varint mint, varint maxt)*}     once, behind all series
 //!     3  exemplars    as in the log
+//!   narthex           what the log says besides and the format above has no place for; the original does not look at it
 //! ```
 //!
 //! A snapshot has no full chunks: they are in `chunks_head`, which is written and synced before. It stands for nothing
 //! that is not also in the log, the log is never shortened because of one, and so a snapshot that is damaged, or that
 //! does not fit what lies beside it, is reported and the whole log is read instead.
+//!
+//! # How it is consistent while commits go on
+//!
+//! Nothing stops meanwhile. What is captured of each series is what stands there when its turn comes; what makes the
+//! whole right is the position P from which the log is read behind it, and that reading there is idempotent.
+//!
+//! 1. A new segment is begun: P is its start. (The original counts pages from where it begins to read, so P must be at
+//!    the beginning of a page; a segment's start is, and it stays where it is whatever is repaired.)
+//! 2. A commit whose record stands before P may not be in memory yet. Commits say so before they write to the log and
+//!    again when they have applied everything; those that were under way at P are waited for. A deletion holds the lock
+//!    that the snapshot holds. So all that stands before P is in memory: samples, deletions, exemplars, metadata. And a
+//!    series is in memory before its record is in the log's queue.
+//! 3. The series are captured one by one, each under its lock. What was full before is in `chunks_head`; a series that
+//!    has filled a chunk since then waits until that is there too.
+//! 4. What is captured may be from behind P. Read again from there, a sample at or before its series' newest is skipped,
+//!    a deletion deletes once more what it deleted (later samples are newer than its end), an exemplar that is there
+//!    already is not added, metadata ends as the last that was said.
+//! 5. `chunks_head` is synced, and the log: no sample is in the snapshot of which a power cut could take the commit.
+//! 6. The snapshot is synced under a temporary name, renamed, the directory synced; older ones are removed after.
+//!
+//! So at any moment there is the newest whole snapshot, or an older one with a log that still has everything behind it.
+//! When a checkpoint stands for P and more, the snapshot tells nothing that is not read anyway, and is not read.
 
 #![warn(clippy::indexing_slicing)]
-#![expect(dead_code, reason = "the head is about to use it")]
 
 mod decode;
 mod encode;
+mod extra;
+mod load;
+mod write;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -30,8 +55,13 @@ use crate::wal::record::RecordError;
 
 pub(crate) use decode::{Record, decode};
 pub(crate) use encode::{put_exemplars, put_series, put_tombstones};
+pub(crate) use extra::Extra;
+pub(super) use load::{LoadedSnapshot, find_snapshot};
+pub(super) use write::remove_leftovers;
 
 const PREFIX: &str = "chunk_snapshot.";
+/// Ends the name of one that is being written, or removed.
+const TEMPORARY_SUFFIX: &str = ".tmp";
 
 /// The first byte of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,8 @@
-//! The codec: what Prometheus wrote, and what is written here.
+//! The codec: what Prometheus wrote, and what is written here; and what a head is after one.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use proptest::prelude::*;
 
@@ -8,8 +10,9 @@ use super::decode::OpenChunk;
 use super::*;
 use crate::chunk::{EncodedChunk, Encoding, samples};
 use crate::fs::Env;
-use crate::model::{Labels, LabelsBuilder, TimeRange, Value};
-use crate::wal::{Decompressor, LogReader};
+use crate::head::{Head, HeadOptions, Replayed};
+use crate::model::{Labels, LabelsBuilder, Metadata, MetricType, TimeRange, Value};
+use crate::wal::{Decompressor, LogOptions, LogReader};
 
 /// The records of a snapshot that Prometheus wrote.
 fn golden(path: &str) -> Vec<Vec<u8>> {
@@ -113,4 +116,78 @@ proptest! {
         let Record::Tombstones(read) = decode(&bytes, &mut LabelsBuilder::new()).unwrap() else { unreachable!() };
         prop_assert_eq!(read.into_iter().map(|it| (it.reference, it.range)).collect::<Vec<_>>(), all);
     }
+}
+
+fn open(env: &Env, floor: i64) -> (Arc<Head>, Replayed) {
+    let options = HeadOptions { future_bound: None, chunk_range: 1000, ..HeadOptions::default() };
+    Head::open(env, Path::new("/data"), options, LogOptions::default(), floor).unwrap()
+}
+
+fn commit(head: &Arc<Head>, names: &[&str], times: std::ops::Range<i64>) {
+    let mut appender = head.appender();
+    for t in times {
+        for name in names {
+            let labels = Labels::from_pairs([("__name__", *name)]);
+            let reference = appender.append(None, &labels, t, t as f64).unwrap();
+            if t % 100 == 0 {
+                let metadata = Metadata { metric_type: MetricType::Gauge, unit: "s".to_owned(), help: format!("{t}") };
+                appender.update_metadata(Some(reference), &labels, metadata).unwrap();
+            }
+        }
+    }
+    appender.commit().unwrap();
+}
+
+/// What must be as before: the last number, those that are gone, metadata.
+fn numbers(head: &Head) -> (u64, Vec<u64>, Vec<(String, Metadata)>) {
+    let mut gone: Vec<_> = head.gone.lock().keys().copied().collect();
+    gone.sort_unstable();
+    (head.last_reference.load(Ordering::Acquire), gone, head.metadata.get(None))
+}
+
+#[test]
+fn numbers_of_series_that_are_gone_are_not_given_again_whoever_wrote_the_snapshot() {
+    let (env, machine) = Env::simulated(3);
+    env.fs.create_dir_all(Path::new("/data")).unwrap();
+    let (head, _) = open(&env, i64::MIN);
+    commit(&head, &["stays"], 0..2100);
+    commit(&head, &["goes"], 1900..1950);
+    head.truncate_memory(2000);
+    head.collect();
+    assert_eq!(head.series_count(), 1);
+    let before = numbers(&head);
+    assert_eq!((before.0, &before.1[..]), (2, &[2][..]));
+    head.write_snapshot().unwrap();
+    let env = machine.kill();
+    let (head, replayed) = open(&env, 2000);
+    assert_eq!((replayed.snapshot, replayed.snapshot_refused, replayed.samples), (Some(1), None, 0));
+    assert_eq!(numbers(&head), before);
+    // Prometheus leaves no such file: the log must be asked.
+    let dir = SnapshotPosition { segment: 1, offset: 0 }.path(Path::new("/data"));
+    let env = machine.kill();
+    env.fs.remove_file(&dir.join("narthex")).unwrap();
+    let (head, replayed) = open(&env, 2000);
+    assert_eq!((replayed.snapshot, replayed.snapshot_refused), (Some(1), None));
+    assert_eq!(numbers(&head), before);
+    commit(&head, &["comes"], 2100..2101);
+    assert_eq!(numbers(&head).0, 3);
+}
+
+#[test]
+fn nothing_is_written_if_nothing_was_committed_since_and_older_ones_go() {
+    let (env, machine) = Env::simulated(3);
+    env.fs.create_dir_all(Path::new("/data")).unwrap();
+    let (head, _) = open(&env, i64::MIN);
+    let list = || list_snapshots(env.fs.as_ref(), Path::new("/data")).unwrap();
+    commit(&head, &["a", "b"], 0..50);
+    head.write_snapshot().unwrap();
+    let first = list();
+    let ops = machine.ops();
+    head.write_snapshot().unwrap();
+    assert_eq!(list(), first);
+    assert!(machine.ops() - ops < 10, "{} operations", machine.ops() - ops);
+    commit(&head, &["a"], 50..60);
+    head.write_snapshot().unwrap();
+    let second = list();
+    assert!(second.len() == 1 && second > first, "{first:?}, then {second:?}");
 }

@@ -1,11 +1,14 @@
 //! Chunk snapshots: any bytes are a record or refused, and what was decoded, written again, decodes to the same.
 
 use crate::chunk::samples;
-use crate::head::snapshot::{Record, decode, put_exemplars, put_series, put_tombstones};
+use crate::head::snapshot::{Extra, Record, decode, put_exemplars, put_series, put_tombstones};
 use crate::model::LabelsBuilder;
 
-/// Decodes `data` as a record of a snapshot, and the chunk in it.
+/// Decodes `data` as a record of a snapshot, and the chunk in it; and as what stands in the file beside.
 pub fn head_snapshot(data: &[u8]) {
+    if let Ok(extra) = Extra::parse_body(data) {
+        assert_eq!(Extra::parse(&extra.to_bytes()), Ok(extra), "the file beside");
+    }
     let mut labels = LabelsBuilder::new();
     let Ok(record) = decode(data, &mut labels) else { return };
     let labels = labels.build();
