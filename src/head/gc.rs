@@ -201,7 +201,7 @@ impl Head {
     /// the log and its newest sample, while nobody can create it again.
     pub(super) fn remove_series_of(&self, ids: &[u32], mut gone_too: impl FnMut(u64, u64, i64)) -> u64 {
         /// At a time: bounds the memory that a removal takes, and how long postings are locked for it.
-        const BATCH: usize = 1 << 12;
+        const BATCH: usize = 1 << 16;
         let mut removed = 0;
         for ids in ids.chunks(BATCH) {
             let mut dead = RoaringBitmap::new();

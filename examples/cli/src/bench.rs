@@ -224,9 +224,19 @@ fn scan(env: &Env, size: &Size) -> CommandResult {
         let columns = decoder.decode(&one.chunks, TimeRange::ALL)?;
         series += 1;
         samples += columns.len();
-        sum += columns.v.iter().sum::<f64>();
+        sum += lanes(&columns.v);
     }
     lap.done("scan", samples as f64, json!({ "series": series, "sum": sum }))
+}
+
+/// A sum in eight lanes: one addition that waits for the one before would be a tenth of what is measured.
+fn lanes(values: &[f64]) -> f64 {
+    let mut sums = [0.0; 8];
+    let (eights, rest) = values.as_chunks::<8>();
+    for eight in eights {
+        sums.iter_mut().zip(eight).for_each(|(sum, value)| *sum += value);
+    }
+    sums.iter().chain(rest).sum()
 }
 
 fn select(env: &Env, size: &Size) -> CommandResult {
