@@ -104,12 +104,11 @@ impl<K: Ord + Clone + Debug> History<K> {
         self.check_crashes(|ops| ops >= from, &PowerCut { samples: samples_a_point(), ..PowerCut::default() }, recover)
     }
 
-    /// [`check_every_crash`](Self::check_every_crash), of a life so long that in a quick run only one operation in
-    /// `stride` is looked at, and few of the disks that a power cut may leave there.
-    pub(crate) fn check_many_crashes(&self, from: u64, stride: u64, recover: impl Fn(&Image) -> Samples<K>) -> usize {
-        let quick = is_quick();
-        let cut = PowerCut { exhaustive: if quick { 1 } else { 4 }, samples: samples_a_point() / 10, seed: 1 };
-        self.check_crashes(|ops| ops >= from && (!quick || ops.is_multiple_of(stride)), &cut, recover)
+    /// [`check_every_crash`](Self::check_every_crash), of a life so long that only one operation in [`stride`] is looked at,
+    /// and few of the disks that a power cut may leave there.
+    pub(crate) fn check_many_crashes(&self, from: u64, recover: impl Fn(&Image) -> Samples<K>) -> usize {
+        let cut = PowerCut { exhaustive: 1, samples: (samples_a_point() / 50).clamp(2, 20), seed: 1 };
+        self.check_crashes(|ops| ops >= from && ops.is_multiple_of(stride()), &cut, recover)
     }
 
     fn check_crashes(
@@ -137,9 +136,14 @@ impl<K: Ord + Clone + Debug> History<K> {
     }
 }
 
-/// Whether the run is one that a change is tested with.
-pub(crate) fn is_quick() -> bool {
-    samples_a_point() < 100
+/// One in how many operations of a long life is looked at: all in a run for thousands of samples, few in one that a change
+/// is tested with.
+pub(crate) fn stride() -> u64 {
+    match samples_a_point() {
+        ..100 => 29,
+        100..10_000 => 7,
+        _ => 1,
+    }
 }
 
 fn samples_a_point() -> usize {
