@@ -128,15 +128,18 @@ impl Exemplars {
             return;
         }
         let mut ring = self.ring.lock();
-        let Ok(Place::BeforeLast(later)) = ring.place(series, &exemplar, self.window) else { return };
+        if !matches!(ring.place(series, &exemplar, self.window), Ok(Place::BeforeLast(_))) {
+            return;
+        }
         while ring.entries.len() >= self.capacity {
             ring.drop_oldest();
         }
+        // Asked again: the one that went to make room may have been one of the later ones.
+        let Ok(Place::BeforeLast(later)) = ring.place(series, &exemplar, self.window) else { return };
         let number = ring.first + ring.entries.len() as u64;
         ring.entries.push_back(Some((series, exemplar)));
         ring.len += 1;
         let numbers = ring.by_series.entry(series).or_default();
-        // The one that went to make room may have been one of the later ones.
         numbers.insert(numbers.len().saturating_sub(later), number);
     }
 
