@@ -89,6 +89,18 @@ struct Flags {
     /// How far ahead of this machine's clock a sample may be; 0: any time.
     #[arg(long = "storage.tsdb.future-bound", default_value = "10m", value_parser = flags::duration)]
     future_bound: Duration,
+    /// Whether to leave a snapshot of memory on SIGTERM, so that the next start reads no log.
+    #[arg(
+        long = "storage.tsdb.snapshot-on-shutdown",
+        default_value_t = true,
+        num_args = 0..=1,
+        default_missing_value = "true",
+        action = clap::ArgAction::Set
+    )]
+    snapshot_on_shutdown: bool,
+    /// How often to leave one, so that a start after a crash reads only the log behind it; 0: never.
+    #[arg(long = "storage.tsdb.snapshot-interval", default_value = "10m", value_parser = flags::duration)]
+    snapshot_interval: Duration,
     /// A label that tells this receiver's series from others', `cluster="eu"`; repeated. Blocks in a bucket need one.
     #[arg(long = "label", value_name = "NAME=\"VALUE\"", value_parser = flags::label)]
     labels: Vec<(String, String)>,
@@ -153,6 +165,8 @@ impl Flags {
             start_timestamps: self.has(Feature::StStorage),
             histogram_start_timestamps: self.has(Feature::HistogramsStEncoding),
             append_only: self.append_only,
+            snapshot_at_close: self.snapshot_on_shutdown,
+            snapshot_interval: (!self.snapshot_interval.is_zero()).then_some(self.snapshot_interval),
             out_of_order_window: self.out_of_order_time_window.map_or(default_window, millis),
             background: true,
             block_guard,

@@ -32,6 +32,7 @@ pub(crate) struct OpenChunk {
     /// The samples.
     pub(crate) chunk: EncodedChunk,
     /// The last sample's value. The chunk has it too: nothing here relies on it.
+    #[cfg_attr(not(any(test, feature = "testkit")), expect(dead_code, reason = "it is written again in tests alone"))]
     pub(crate) last: Value,
 }
 
