@@ -55,6 +55,7 @@ use crate::wal::record::RecordError;
 
 pub(crate) use decode::{Record, decode};
 pub(crate) use encode::{put_exemplars, put_series, put_tombstones};
+#[cfg(feature = "testkit")]
 pub(crate) use extra::Extra;
 pub(super) use load::{LoadedSnapshot, find_snapshot};
 pub(super) use write::remove_leftovers;
