@@ -75,7 +75,8 @@ fn setup() -> impl Strategy<Value = Setup> {
             block,
             merged,
             window: window * block / 2,
-            retention,
+            // What retention drops may come back from the log if only late samples are in newer blocks: not modelled.
+            retention: retention.filter(|_| window == 0),
             encoding,
             pool,
         },
