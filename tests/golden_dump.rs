@@ -85,12 +85,12 @@ fn check_changed(writer: &str, state: &str, change: fn(String) -> String) {
 
 /// All directories there are, of writers that were killed and of those that closed theirs.
 #[test]
-#[ignore = "needs the golden directories: NARTHEX_GOLDEN"]
+#[ignore = "needs the golden directories: NARTHEX_SHARED"]
 fn every_golden_directory() {
-    let Ok(root) = std::env::var("NARTHEX_GOLDEN") else { return };
+    let root = Path::new(&std::env::var_os("NARTHEX_SHARED").unwrap()).join("golden/prometheus-3.14");
     for writer in ["xor-wal-plain", "xor-wal-snappy", "xor2-st-wal-zstd", "all-st-wal-snappy"] {
         for state in ["closed", "crashed-after-compaction", "crashed-before-compaction"] {
-            let dir = Path::new(&root).join(writer).join(state);
+            let dir = root.join(writer).join(state);
             let expected = if state == "closed" { "crashed-after-compaction" } else { state };
             let (ours, theirs) = (dump(&dir), golden(writer, expected));
             let wrong = ours.iter().zip(&theirs).filter(|(a, b)| a != b);
