@@ -75,8 +75,7 @@ fn setup() -> impl Strategy<Value = Setup> {
             block,
             merged,
             window: window * block / 2,
-            // What retention drops may come back from the log if only late samples are in newer blocks: not modelled.
-            retention: retention.filter(|_| window == 0),
+            retention,
             encoding,
             pool,
         },
@@ -190,6 +189,32 @@ fn what_was_deleted_with_the_newest_block_does_not_come_back_from_the_log() {
         Operation::CleanTombstones,
     ];
     replay(Options::default(), &operations);
+}
+
+/// The newest block but those of late samples says up to where the log is not needed, and was the first that retention
+/// could drop.
+#[test]
+fn what_retention_could_drop_and_was_deleted_does_not_come_back_from_the_log() {
+    let options = Options {
+        min_block_duration: 10_000,
+        out_of_order_window: 5000,
+        retention: Retention { time: Some(60_000), ..Retention::default() },
+        ..Options::default()
+    };
+    replay(
+        options,
+        &[
+            append(0, "a", 0),
+            Operation::Commit { appender: 0 },
+            append(0, "b", -121_000),
+            Operation::Commit { appender: 0 },
+            append(0, "b", -120_000),
+            Operation::Commit { appender: 0 },
+            Operation::Maintain,
+            Operation::Delete { ago: 0, len: 1000, matchers: Vec::new() },
+            Operation::Kill,
+        ],
+    );
 }
 
 /// With the clock behind the newest name, names are counted up, and must not meet one that was merged away: the block

@@ -42,8 +42,8 @@ struct Trace {
     disk: Vec<String>,
 }
 
-/// Lives the life of `seed`; its trace up to where it went wrong, if it did.
-fn live(seed: u64) -> (Trace, Result<(), String>) {
+/// How the database of `seed` is opened, and what is done to it.
+fn fate(seed: u64) -> (Options, Vec<Operation>) {
     let mut fate = Fate::new(seed);
     let block = fate.draw(&select(vec![10_000_i64, 60_000]));
     let options = Options {
@@ -60,11 +60,21 @@ fn live(seed: u64) -> (Trace, Result<(), String>) {
         &pool,
         Scope { reach: 2 * block + options.out_of_order_window.min(4 * block), faults: true },
     );
+    let operations = (0..OPERATIONS).map(|_| fate.draw(&operations)).collect();
+    (options, operations)
+}
+
+/// Lives the life of `seed`; its trace up to where it went wrong, if it did.
+fn live(seed: u64) -> (Trace, Result<(), String>) {
+    let (options, operations) = fate(seed);
+    live_through(seed, options, &operations)
+}
+
+fn live_through(seed: u64, options: Options, operations: &[Operation]) -> (Trace, Result<(), String>) {
     let mut trace = Trace { lines: vec![format!("{options:?}")], disk: Vec::new() };
     let mut db = CheckedDb::open(seed, options).unwrap();
-    for _ in 0..OPERATIONS {
-        let operation: Operation = fate.draw(&operations);
-        let outcome = db.apply(&operation);
+    for operation in operations {
+        let outcome = db.apply(operation);
         let line = format!("{operation:?}: {outcome:?}");
         trace.lines.push(line.clone());
         if let Err(difference) = outcome {
@@ -103,10 +113,38 @@ fn one_seed_is_one_trace() {
     assert_ne!(live(0).0, live(1).0);
 }
 
-/// Shows a life: `NARTHEX_SIM_FROM=7 cargo test --test simulation -- --ignored --nocapture`.
+/// Shows a life: `NARTHEX_SIM_FROM=7 cargo test --test simulation -- --ignored --nocapture show`.
 #[test]
 #[ignore = "shows the life of one seed, for people"]
 fn show() {
     let (trace, end) = live(number("NARTHEX_SIM_FROM", 0));
     panic!("{}\n{end:?}", trace.lines.join("\n"));
+}
+
+/// Shows as little of a life as still goes wrong in the same way: called as the one above.
+#[test]
+#[ignore = "shows what of the life of one seed goes wrong, for people"]
+fn shrink() {
+    let seed = number("NARTHEX_SIM_FROM", 0);
+    let (options, mut operations) = fate(seed);
+    let kind = |text: &str| ["lost", "invented", "changed", "without a reason"].map(|kind| text.contains(kind));
+    let wrong = |operations: &[Operation]| {
+        let (trace, end) = live_through(seed, options.clone(), operations);
+        end.err().map(|end| (kind(&end), trace))
+    };
+    let Some((wanted, mut trace)) = wrong(&operations) else { return };
+    let mut size = operations.len();
+    while size > 0 {
+        let mut at = 0;
+        while at < operations.len() {
+            let mut fewer = operations.clone();
+            fewer.drain(at..(at + size).min(operations.len()));
+            match wrong(&fewer) {
+                Some((kind, shorter)) if kind == wanted => (operations, trace) = (fewer, shorter),
+                _ => at += size,
+            }
+        }
+        size /= 2;
+    }
+    panic!("{}", trace.lines.join("\n"));
 }

@@ -96,6 +96,18 @@ pub(super) fn mark_deleted(
     Ok(deleted)
 }
 
+/// See [`Blocks::complete_until`].
+fn complete_until(blocks: &[Arc<Block>]) -> Option<i64> {
+    let complete = blocks.iter().map(|block| block.meta()).filter(|meta| !meta.compaction.is_hinted());
+    complete.map(|meta| meta.max_time).max()
+}
+
+/// Whether it is the block, or one of those, by which blocks are complete up to `newest`.
+pub(super) fn ends_at(block: &Block, newest: Option<i64>) -> bool {
+    let meta = block.meta();
+    !meta.compaction.is_hinted() && Some(meta.max_time) == newest
+}
+
 impl Blocks {
     /// Opens the blocks in `dir`; writes nothing. `guard` is asked before one is dropped.
     pub(super) fn open(env: &Env, dir: &Path, guard: Option<Arc<dyn BlockGuard>>) -> Result<Self> {
@@ -119,9 +131,7 @@ impl Blocks {
     /// Up to where blocks have all samples there are: the log is not needed before that. Blocks that say that they hold
     /// only some of the samples of their span do not count.
     pub(super) fn complete_until(&self) -> Option<i64> {
-        let blocks = self.all();
-        let complete = blocks.iter().map(|block| block.meta()).filter(|meta| !meta.compaction.is_hinted());
-        complete.map(|meta| meta.max_time).max()
+        complete_until(&self.all())
     }
 
     /// Serves what is new in the directory, and drops nothing.
@@ -189,6 +199,13 @@ impl Blocks {
         let mut drop: FixedSet<Ulid> =
             expired(blocks.iter().map(kept).collect(), other_bytes, retention).into_iter().collect();
         drop.extend(blocks.iter().map(|block| block.meta()).filter(|m| m.compaction.deletable).map(|m| m.ulid));
+        // It says up to where the log is not needed, and must not go before a newer one says so: the log's last segments
+        // still have what was in blocks, also what was deleted there since, and the next opening would take it for new.
+        let newest = complete_until(&blocks);
+        blocks
+            .iter()
+            .filter(|block| ends_at(block, newest))
+            .for_each(|block| drop.retain(|it| *it != block.meta().ulid));
         let guard = self.guard.as_ref();
         let mut dropped = Vec::new();
         blocks.retain(|block| {

@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use super::blocks::mark_deleted;
+use super::blocks::{ends_at, mark_deleted};
 use super::{Inner, Maintenance};
 use crate::block::{Block, BlockMeta, BlockRead, SealedBlock, Tombstones, Ulid};
 use crate::codec::FixedSet;
@@ -180,12 +180,6 @@ impl Inner {
         let retention = self.options.retention.in_bytes(self.env.fs.as_ref(), &self.dir);
         self.blocks.reload(retention, self.head_bytes())
     }
-}
-
-/// Whether it is the block, or one of those, by which blocks are complete up to `newest`.
-fn ends_at(block: &Block, newest: Option<i64>) -> bool {
-    let meta = block.meta();
-    !meta.compaction.is_hinted() && Some(meta.max_time) == newest
 }
 
 /// Whether trying again would fail again: such blocks are marked and left alone. A full disk or a closing database says
