@@ -217,6 +217,53 @@ fn what_retention_could_drop_and_was_deleted_does_not_come_back_from_the_log() {
     );
 }
 
+/// Writes a sample that a block has, and another one at its time, which came late; then everything up to `end`
+/// milliseconds after it is cut.
+fn written_twice(end: i64) -> [Operation; 8] {
+    let labels = Labels::from_pairs([("__name__", "a")]);
+    let value = narthex::model::Value::Float(1.0);
+    [
+        append(0, "a", 0),
+        Operation::Commit { appender: 0 },
+        Operation::Flush,
+        Operation::Append { appender: 0, labels, ago: 0, value, age: 0 },
+        Operation::Commit { appender: 0 },
+        append(0, "b", -end),
+        Operation::Commit { appender: 0 },
+        Operation::Flush,
+    ]
+}
+
+/// The block of the first write ended before that of the second, and so was older.
+#[test]
+fn retention_does_not_let_a_later_write_answer() {
+    let options = Options {
+        min_block_duration: 60_000,
+        out_of_order_window: 200_000,
+        retention: Retention { time: Some(60_000), ..Retention::default() },
+        ..Options::default()
+    };
+    let mut operations = written_twice(61_000).to_vec();
+    operations.extend([Operation::Compact, append(0, "b", -200_000), Operation::Commit { appender: 0 }]);
+    operations.push(Operation::Flush);
+    replay(options, &operations);
+}
+
+/// A view that is held kept the second write in memory after retention had taken the blocks of both.
+#[test]
+fn what_came_late_does_not_outlive_its_block_because_of_a_reader() {
+    let options = Options {
+        min_block_duration: 10_000,
+        out_of_order_window: 200_000,
+        retention: Retention { time: Some(60_000), ..Retention::default() },
+        ..Options::default()
+    };
+    let mut operations = written_twice(101_000).to_vec();
+    operations.insert(5, Operation::Hold { slot: 0 });
+    operations.push(Operation::ReadHeld { slot: 0 });
+    replay(options, &operations);
+}
+
 /// With the clock behind the newest name, names are counted up, and must not meet one that was merged away: the block
 /// would be taken for that one, and dropped.
 #[test]

@@ -108,6 +108,27 @@ pub(super) fn ends_at(block: &Block, newest: Option<i64>) -> bool {
     !meta.compaction.is_hinted() && Some(meta.max_time) == newest
 }
 
+/// Takes out of `drop` the blocks that overlap one that stays and gives way to them: where both have a sample, the later
+/// write would answer from then on. They go together, or as the one that they are merged to.
+fn keep_first_writes(blocks: &[Arc<Block>], drop: &mut FixedSet<Ulid>) {
+    loop {
+        let (going, staying): (Vec<_>, Vec<_>) =
+            blocks.iter().map(|block| block.meta()).partition(|meta| drop.contains(&meta.ulid));
+        let wins = |going: &&&BlockMeta| {
+            let gives_way = |staying: &&BlockMeta| {
+                going.time_range().overlaps(&staying.time_range()) && going.precedence() < staying.precedence()
+            };
+            // Nothing that is left of a block that is marked could answer.
+            !going.compaction.deletable && staying.iter().any(gives_way)
+        };
+        let kept: Vec<Ulid> = going.iter().filter(wins).map(|meta| meta.ulid).collect();
+        if kept.is_empty() {
+            return;
+        }
+        kept.iter().for_each(|ulid| drop.retain(|it| it != ulid));
+    }
+}
+
 impl Blocks {
     /// Opens the blocks in `dir`; writes nothing. `guard` is asked before one is dropped.
     pub(super) fn open(env: &Env, dir: &Path, guard: Option<Arc<dyn BlockGuard>>) -> Result<Self> {
@@ -207,13 +228,19 @@ impl Blocks {
             .filter(|block| ends_at(block, newest))
             .for_each(|block| drop.retain(|it| *it != block.meta().ulid));
         let guard = self.guard.as_ref();
+        if let Some(guard) = guard {
+            drop.retain(|ulid| {
+                let block = blocks.iter().find(|block| block.meta().ulid == *ulid);
+                block.is_some_and(|block| guard.may_drop(block.meta(), &self.path(*ulid)))
+            });
+        }
+        keep_first_writes(&blocks, &mut drop);
         let mut dropped = Vec::new();
         blocks.retain(|block| {
-            let meta = block.meta();
-            let goes =
-                drop.contains(&meta.ulid) && guard.is_none_or(|guard| guard.may_drop(meta, &self.path(meta.ulid)));
+            let ulid = block.meta().ulid;
+            let goes = drop.contains(&ulid);
             if goes {
-                dropped.push(meta.ulid);
+                dropped.push(ulid);
             }
             !goes
         });

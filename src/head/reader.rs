@@ -18,6 +18,8 @@ pub struct HeadReader {
     id: u64,
     snapshot: Arc<Snapshot>,
     range: TimeRange,
+    /// The first generation of samples out of order that no block has yet.
+    late_from: u64,
 }
 
 impl Head {
@@ -27,7 +29,8 @@ impl Head {
         let (id, snapshot) = self.isolation.begin_read(range);
         // Looked at after the registration: what is not truncated now stays as long as this reader.
         let range = TimeRange::new(range.min.max(self.truncated.load(Ordering::Acquire)), range.max);
-        HeadReader { head: Arc::clone(self), id, snapshot, range }
+        let late_from = self.out_of_order.passed_to();
+        HeadReader { head: Arc::clone(self), id, snapshot, range, late_from }
     }
 }
 
@@ -44,6 +47,10 @@ impl HeadReader {
 
     pub(super) fn snapshot(&self) -> &Snapshot {
         &self.snapshot
+    }
+
+    pub(super) fn late_from(&self) -> u64 {
+        self.late_from
     }
 
     /// The span of time that it looks at.

@@ -408,11 +408,14 @@ impl CheckedDb {
             Ok(committed) => committed,
             Err(error) => {
                 for (labels, sample) in pending {
-                    // What comes out of order has a log of its own, which may be the one that failed.
-                    match self.options.out_of_order_window {
-                        0 => self.model.attempt(&labels, sample),
-                        _ => self.model.attempt_half(&labels, sample),
+                    if self.options.out_of_order_window == 0 {
+                        self.model.attempt(&labels, sample);
+                        continue;
                     }
+                    // What comes out of order has a log of its own, which may be the one that failed: the rest is there,
+                    // is what later samples are compared with, and is a reason to refuse them.
+                    self.note(&labels, sample.t);
+                    self.model.attempt_half(&labels, sample);
                 }
                 return self.outcome::<()>(Err(error), "a commit");
             }
@@ -444,9 +447,9 @@ impl CheckedDb {
             }
         }
         if !unsure.is_empty() {
-            let found = content(&self.db()?.source(), TimeRange::ALL, &[]);
-            let found =
-                if self.fault.is_some() { found.unwrap_or_default() } else { found.map_err(failed("reading"))? };
+            let look = || content(&self.db()?.source(), TimeRange::ALL, &[]).map_err(failed("reading"));
+            // What is to fail fails once, and may be this look: what the next one finds counts.
+            let found = if self.fault.is_some() { look().or_else(|_| look())? } else { look()? };
             for (labels, sample) in unsure {
                 let there = found.get(&labels).and_then(|samples| samples.get(&sample.t));
                 if there.is_some_and(|there| same_sample(there, &sample)) {

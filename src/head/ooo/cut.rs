@@ -96,6 +96,8 @@ impl Head {
     /// `Io`: memory is given back, and the log is longer than it need be until the next time.
     pub fn truncate_out_of_order(&self, cut: &OutOfOrderCut) -> Result<()> {
         let table = &self.out_of_order;
+        // Before the stamp: a reader that does not see this yet was there before.
+        table.passed_to.fetch_max(cut.generation, AcqRel);
         let stamp = self.isolation.stamp();
         table.passed.lock().push(Passed { stamp, ids: Arc::clone(&cut.ids), generation: cut.generation });
         self.collect_out_of_order();

@@ -83,6 +83,9 @@ pub(super) struct OutOfOrderTable {
     ahead: AtomicI64,
     /// Shared by commits from their record in the log to their last sample in memory.
     gate: RwLock<()>,
+    /// Blocks have what came before this cut: readers that open from now on do not look for it here. It may lie here longer
+    /// than in the blocks, and would answer where retention dropped the sample that was written first.
+    passed_to: AtomicU64,
     /// What blocks have, but readers may still ask for.
     passed: Mutex<Vec<cut::Passed>>,
     /// The log of out-of-order samples; none if the window was never open.
@@ -98,6 +101,7 @@ impl Default for OutOfOrderTable {
             generation: AtomicU64::new(0),
             ahead: AtomicI64::new(i64::MIN),
             gate: RwLock::default(),
+            passed_to: AtomicU64::new(0),
             passed: Mutex::default(),
             log: None,
         }
@@ -125,6 +129,11 @@ impl OutOfOrderTable {
     /// How many series have something.
     pub(super) fn series(&self) -> u64 {
         self.series.load(Relaxed)
+    }
+
+    /// The first generation that blocks do not have.
+    pub(super) fn passed_to(&self) -> u64 {
+        self.passed_to.load(Acquire)
     }
 
     /// Samples taken so far.

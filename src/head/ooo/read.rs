@@ -64,7 +64,7 @@ impl HeadReader {
     pub fn out_of_order(&self, id: SeriesId, range: TimeRange, chunks: &mut Vec<OutOfOrderChunk>) {
         chunks.clear();
         self.head().out_of_order.look(id.0, |it| {
-            it.read(self.snapshot(), range, |range, data, hide| {
+            it.read(self.snapshot(), self.late_from(), range, |range, data, hide| {
                 let data = match data {
                     Stored::Memory(chunk) => HeadData::Ready(chunk),
                     Stored::Mapped(file, place) => HeadData::InFile(file, place),

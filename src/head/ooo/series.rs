@@ -192,15 +192,16 @@ impl OutOfOrder {
         }
     }
 
-    /// What `snapshot` sees of the samples in `range`, in order of precedence: calls `each` with a chunk's range, its data,
-    /// and what of it must not be seen.
+    /// What `snapshot` sees of the samples in `range` that came after the cut `from`, in order of precedence: calls `each`
+    /// with a chunk's range, its data, and what of it must not be seen.
     pub(super) fn read(
         &self,
         snapshot: &Snapshot,
+        from: u64,
         range: TimeRange,
         mut each: impl FnMut(TimeRange, Stored, Vec<TimeRange>),
     ) {
-        for chunk in self.chunks.iter().filter(|chunk| chunk.range.overlaps(&range)) {
+        for chunk in self.chunks.iter().filter(|chunk| chunk.generation >= from && chunk.range.overlaps(&range)) {
             let marks = chunk.marks.iter().flat_map(|marks| marks.iter());
             let unseen = marks.filter(|(_, commit)| !snapshot.sees(*commit));
             let hide = unseen.map(|(t, _)| TimeRange::new(*t, *t)).collect();
