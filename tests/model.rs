@@ -264,6 +264,24 @@ fn what_came_late_does_not_outlive_its_block_because_of_a_reader() {
     replay(options, &operations);
 }
 
+/// Whichever write of the deletion fails: what was written second must not outlive what was written first.
+#[test]
+fn a_deletion_that_fails_half_way_does_not_let_a_later_write_answer() {
+    let options = Options { min_block_duration: 10_000, out_of_order_window: 200_000, ..Options::default() };
+    // Both in blocks; one in a block and one in memory.
+    for done in [8, 5] {
+        for after in 0..40 {
+            let mut operations = written_twice(30_000)[..done].to_vec();
+            operations.extend([
+                Operation::Fail { after, sync: false, kind: std::io::ErrorKind::Other },
+                Operation::Delete { ago: 1000, len: 2000, matchers: Vec::new() },
+                Operation::Heal,
+            ]);
+            replay(options.clone(), &operations);
+        }
+    }
+}
+
 /// With the clock behind the newest name, names are counted up, and must not meet one that was merged away: the block
 /// would be taken for that one, and dropped.
 #[test]

@@ -265,7 +265,11 @@ impl Blocks {
     pub(super) fn delete(&self, range: TimeRange, matchers: &[Matcher]) -> Result<u64> {
         let fs = self.env.fs.as_ref();
         let mut deleted = 0;
-        for (index, block) in self.all().iter().enumerate() {
+        let served = self.all();
+        let mut order: Vec<_> = served.iter().enumerate().collect();
+        // What gives way goes first: whatever fails in between, no later write answers where an earlier one is gone.
+        order.sort_by_key(|(_, block)| std::cmp::Reverse(block.meta().precedence()));
+        for (index, block) in order {
             let mut tombstones = block.all_tombstones().clone();
             let series = mark_deleted(block, &mut tombstones, range, matchers)?;
             if series == 0 {

@@ -284,9 +284,11 @@ impl Inner {
         // Retention is for later: what is cut is served first, whatever it drops.
         self.blocks.refresh()?;
         state.collect |= self.head.truncate_memory(end).series_marked > 0;
-        state.shorten_to = Some(end);
         state.cut_late = true;
         if let Some(block) = written {
+            // Without a block, since all of it was deleted, nothing says at the next opening that what the head's chunks
+            // on the disk have is not wanted: then it is the log's deletions that say so, and they stay.
+            state.shorten_to = Some(end);
             tracing::info!(%block, min = range.min, max = range.max, "cut a block from the head");
         }
         Ok(written)

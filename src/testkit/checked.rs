@@ -404,6 +404,16 @@ impl CheckedDb {
             return Ok(String::new());
         };
         let handed_over = pending.len() as u64;
+        // What retention took may be written anew, and is compared with what is there, as after a deletion.
+        if pending.iter().any(|(labels, sample)| self.model.is_doubtful(labels, sample.t))
+            && let Ok(found) = content(&self.db()?.source(), TimeRange::ALL, &[])
+        {
+            for (labels, Sample { t, .. }) in &pending {
+                if found.get(labels).is_none_or(|samples| !samples.contains_key(t)) {
+                    self.model.is_gone(labels, *t);
+                }
+            }
+        }
         let committed = match appender.commit() {
             Ok(committed) => committed,
             Err(error) => {

@@ -157,6 +157,8 @@ pub fn content(source: &dyn Source, range: TimeRange, matchers: &[Matcher]) -> R
 pub struct ModelDb {
     /// What must be there, and nothing else.
     series: Content,
+    /// Samples that retention took, and that may come back for a while: it took their blocks, or failed to.
+    dropped: BTreeMap<(Labels, i64), Vec<Sample>>,
     /// Samples that must be there unless a deletion that failed half way took them.
     doubtful: BTreeSet<(Labels, i64)>,
     /// Samples of commits that failed: not there now, but perhaps when the directory is opened again.
@@ -235,6 +237,23 @@ impl ModelDb {
         doubtful
     }
 
+    /// A sample that may be gone is gone, as somebody saw: what is written at its time from now on is the first write.
+    pub fn is_gone(&mut self, labels: &Labels, t: i64) {
+        let key = (labels.clone(), t);
+        if self.doubtful.remove(&key)
+            && let Some(sample) = self.series.get_mut(labels).and_then(|samples| samples.remove(&t))
+        {
+            self.dropped.entry(key).or_default().push(sample);
+        }
+        self.series.retain(|_, samples| !samples.is_empty());
+    }
+
+    /// Whether a sample that was acknowledged may be gone.
+    #[must_use]
+    pub fn is_doubtful(&self, labels: &Labels, t: i64) -> bool {
+        self.doubtful.contains(&(labels.clone(), t))
+    }
+
     /// Samples before `t` may be gone from now on, as retention takes whole blocks.
     pub fn may_lose_before(&mut self, t: i64) {
         if let Some(before) = t.checked_sub(1) {
@@ -287,6 +306,8 @@ impl ModelDb {
         let kept = |(labels, t): &&(Labels, i64)| range.contains(*t) && passes(labels);
         let half_done = self.half_done.iter().filter(|(key, _)| kept(key));
         selected.half_done = half_done.map(|(key, samples)| (key.clone(), samples.clone())).collect();
+        let dropped = self.dropped.iter().filter(|(key, _)| kept(key));
+        selected.dropped = dropped.map(|(key, samples)| (key.clone(), samples.clone())).collect();
         selected.doubtful = self.doubtful.iter().filter(kept).cloned().collect();
         selected
     }
@@ -309,6 +330,7 @@ impl ModelDb {
         self.series.clone_from(found);
         self.attempted.clear();
         self.half_done.clear();
+        self.dropped.clear();
         self.doubtful.clear();
         Ok(())
     }
@@ -362,11 +384,15 @@ impl ModelDb {
 
     fn compare(&self, found: &Content, reopened: bool) -> Result<(), Difference> {
         let nothing = BTreeMap::new();
+        let is_back = |labels: &Labels, found: &Sample| {
+            let dropped = self.dropped.get(&(labels.clone(), found.t));
+            dropped.into_iter().flatten().any(|sample| same_sample(sample, found))
+        };
         for (labels, samples) in &self.series {
             let there = found.get(labels).unwrap_or(&nothing);
             for (t, wanted) in samples {
                 match there.get(t) {
-                    Some(found) if same_sample(wanted, found) => {}
+                    Some(found) if same_sample(wanted, found) || is_back(labels, found) => {}
                     Some(found) => {
                         let (labels, wanted, found) = (labels.clone(), wanted.clone(), found.clone());
                         return Err(Difference::Changed { labels, wanted, found });
@@ -381,7 +407,8 @@ impl ModelDb {
             for sample in samples.values().filter(|sample| !wanted.contains_key(&sample.t)) {
                 let attempts = if reopened { &self.attempted } else { &self.half_done };
                 let attempts = attempts.get(&(labels.clone(), sample.t));
-                if !attempts.into_iter().flatten().any(|attempt| same_sample(attempt, sample)) {
+                let is_attempt = attempts.into_iter().flatten().any(|attempt| same_sample(attempt, sample));
+                if !is_attempt && !is_back(labels, sample) {
                     return Err(Difference::Invented { labels: labels.clone(), sample: sample.clone() });
                 }
             }
