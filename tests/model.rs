@@ -282,6 +282,29 @@ fn a_deletion_that_fails_half_way_does_not_let_a_later_write_answer() {
     }
 }
 
+/// An appender that was open before has a sample that would be in order, if blocks had not taken the late one at its time.
+#[test]
+fn a_late_sample_that_is_in_a_block_already_was_the_first_write() {
+    let options = Options { min_block_duration: 60_000, out_of_order_window: 180_000, ..Options::default() };
+    let b = Labels::from_pairs([("__name__", "b")]);
+    let value = narthex::model::Value::Float(1.0);
+    replay(
+        options,
+        &[
+            append(1, "a", 0),
+            append(2, "a", 0),
+            append(1, "a", -136_000),
+            Operation::Pass { time: 63_000 },
+            Operation::Commit { appender: 1 },
+            append(2, "b", 2000),
+            Operation::Append { appender: 0, labels: b, ago: 2000, value, age: 0 },
+            Operation::Commit { appender: 0 },
+            Operation::Maintain,
+            Operation::Commit { appender: 2 },
+        ],
+    );
+}
+
 /// With the clock behind the newest name, names are counted up, and must not meet one that was merged away: the block
 /// would be taken for that one, and dropped.
 #[test]

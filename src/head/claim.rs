@@ -120,12 +120,13 @@ impl Head {
         // Samples of this commit are not in memory yet.
         let mut newest: FixedMap<SeriesRef, i64> = FixedMap::default();
         let floor = self.floor.load(Acquire);
+        let passed = self.out_of_order.ahead_passed();
         let mut keep = |reference: SeriesRef, number: u64, t: i64, check: Check<'_>, sample: &dyn Fn() -> Sample| {
             let Some(slot) = self.slots.get(reference.id()) else { return true };
             let own = newest.entry(reference).or_insert_with(|| self.out_of_order.newest(reference.id()));
             let outcome = match check(&slot) {
                 Ok(Applied::Same) => Ok(Applied::Same),
-                Ok(_) if t > *own && t >= floor => {
+                Ok(_) if t > *own && t > passed && t >= floor => {
                     *own = t;
                     return true;
                 }

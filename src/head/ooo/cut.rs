@@ -98,6 +98,7 @@ impl Head {
         let table = &self.out_of_order;
         // Before the stamp: a reader that does not see this yet was there before.
         table.passed_to.fetch_max(cut.generation, AcqRel);
+        table.ahead_passed.fetch_max(table.ahead(), AcqRel);
         let stamp = self.isolation.stamp();
         table.passed.lock().push(Passed { stamp, ids: Arc::clone(&cut.ids), generation: cut.generation });
         self.collect_out_of_order();

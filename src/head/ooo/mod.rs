@@ -81,6 +81,8 @@ pub(super) struct OutOfOrderTable {
     /// The newest of all samples that were newer than their series' newest in order: there are few, since only what is
     /// about to be cut may not come in order although it could. Samples in order up to here look whether one was theirs.
     ahead: AtomicI64,
+    /// What `ahead` was when blocks took over what there was: nobody here knows any more whose samples they were.
+    ahead_passed: AtomicI64,
     /// Shared by commits from their record in the log to their last sample in memory.
     gate: RwLock<()>,
     /// Blocks have what came before this cut: readers that open from now on do not look for it here. It may lie here longer
@@ -100,6 +102,7 @@ impl Default for OutOfOrderTable {
             samples: AtomicU64::new(0),
             generation: AtomicU64::new(0),
             ahead: AtomicI64::new(i64::MIN),
+            ahead_passed: AtomicI64::new(i64::MIN),
             gate: RwLock::default(),
             passed_to: AtomicU64::new(0),
             passed: Mutex::default(),
@@ -149,6 +152,11 @@ impl OutOfOrderTable {
     /// Samples in order up to here ask [`newest`](Self::newest).
     pub(super) fn ahead(&self) -> i64 {
         self.ahead.load(Acquire)
+    }
+
+    /// Up to here a sample that seems to be in order may be in a block of late ones already.
+    pub(super) fn ahead_passed(&self) -> i64 {
+        self.ahead_passed.load(Acquire)
     }
 
     /// The series' newest sample out of order; `i64::MIN` if there is none.
