@@ -8,6 +8,7 @@ use super::column::Column;
 use super::ooo::Late;
 use crate::codec::FixedMap;
 use crate::model::{Exemplar, FloatHistogram, Histogram, Metadata};
+use crate::wal::RecordBuffer;
 use crate::wal::record::{
     RefSample, encode_custom_float_histograms, encode_custom_histograms, encode_exemplars, encode_float_histograms,
     encode_float_histograms_st, encode_histograms, encode_histograms_st, encode_metadata, encode_samples,
@@ -54,9 +55,8 @@ pub(super) struct Buffers {
     pub(super) late: Vec<Late>,
     /// The kinds of the series in it that have histograms.
     pub(super) kinds: FixedMap<SeriesRef, RecordKind>,
-    /// Encoded records, one behind the other, and where each ends.
-    records: Vec<u8>,
-    ends: Vec<usize>,
+    /// The encoded records.
+    records: RecordBuffer,
 }
 
 impl Batch {
@@ -104,9 +104,7 @@ impl Buffers {
             self.batch = Batch::default();
         }
         self.batch.clear();
-        if self.records.capacity() > LARGEST * 16 {
-            self.records = Vec::new();
-        }
+        self.records.clear(LARGEST * 16);
     }
 
     /// Whether nothing waits.
@@ -126,68 +124,59 @@ impl Buffers {
 
     /// The records of all batches, in the order in which they are to stand in the log.
     pub(super) fn encode(&mut self) -> Vec<&[u8]> {
-        self.records.clear();
-        self.ends.clear();
-        let (out, ends) = (&mut self.records, &mut self.ends);
+        self.records.clear(usize::MAX);
         for batch in self.done.iter().chain([&self.batch]) {
-            batch.encode(out, &mut |out| {
-                if ends.last().copied().unwrap_or(0) < out.len() {
-                    ends.push(out.len());
-                }
-            });
+            batch.encode(&mut self.records);
         }
-        let mut start = 0;
-        let records = &self.records;
-        let record = |end: &usize| records.get(std::mem::replace(&mut start, *end)..*end).unwrap_or_default();
-        self.ends.iter().map(record).collect()
+        self.records.records()
     }
 }
 
 impl Batch {
-    fn encode(&self, out: &mut Vec<u8>, end: &mut impl FnMut(&Vec<u8>)) {
+    fn encode(&self, out: &mut RecordBuffer) {
         if !self.metadata.is_empty() {
-            encode_metadata(self.metadata.iter().map(|m| (m.reference, &m.value)), out);
-            end(out);
+            encode_metadata(self.metadata.iter().map(|m| (m.reference, &m.value)), out.bytes());
+            out.end();
         }
         if self.floats.has_starts() {
             let sample = |(f, st): (&Pending<f64>, i64)| RefSample { reference: f.reference, t: f.t, st, v: f.value };
-            encode_samples_st(self.floats.iter().map(sample), out);
-            end(out);
+            encode_samples_st(self.floats.iter().map(sample), out.bytes());
+            out.end();
         } else if !self.floats.is_empty() {
             let sample = |f: &Pending<f64>| RefSample { reference: f.reference, t: f.t, st: 0, v: f.value };
-            encode_samples(self.floats.values().map(sample), out);
-            end(out);
+            encode_samples(self.floats.values().map(sample), out.bytes());
+            out.end();
         }
         // With start timestamps there is one record for all kinds of buckets.
         if self.histograms.has_starts() {
-            encode_histograms_st(self.histograms.iter().map(|(h, st)| (h.reference, h.t, st, &h.value)), out);
-            end(out);
+            encode_histograms_st(self.histograms.iter().map(|(h, st)| (h.reference, h.t, st, &h.value)), out.bytes());
+            out.end();
         } else if !self.histograms.is_empty() {
             let entries = || self.histograms.values().map(|h| (h.reference, h.t, &h.value));
-            let custom = encode_histograms(entries(), out);
-            end(out);
+            let custom = encode_histograms(entries(), out.bytes());
+            out.end();
             if custom > 0 {
-                encode_custom_histograms(entries(), out);
-                end(out);
+                encode_custom_histograms(entries(), out.bytes());
+                out.end();
             }
         }
         if self.float_histograms.has_starts() {
             let entries = self.float_histograms.iter().map(|(h, st)| (h.reference, h.t, st, &h.value));
-            encode_float_histograms_st(entries, out);
-            end(out);
+            encode_float_histograms_st(entries, out.bytes());
+            out.end();
         } else if !self.float_histograms.is_empty() {
             let entries = || self.float_histograms.values().map(|h| (h.reference, h.t, &h.value));
-            let custom = encode_float_histograms(entries(), out);
-            end(out);
+            let custom = encode_float_histograms(entries(), out.bytes());
+            out.end();
             if custom > 0 {
-                encode_custom_float_histograms(entries(), out);
-                end(out);
+                encode_custom_float_histograms(entries(), out.bytes());
+                out.end();
             }
         }
         // Behind the samples that created their series.
         if !self.exemplars.is_empty() {
-            encode_exemplars(self.exemplars.iter().map(|e| (e.reference, &e.value)), out);
-            end(out);
+            encode_exemplars(self.exemplars.iter().map(|e| (e.reference, &e.value)), out.bytes());
+            out.end();
         }
     }
 }

@@ -52,25 +52,13 @@ impl HeadSource {
         &self,
         request: &SelectRequest<'_>,
         all: impl Fn(&HeadReader) -> Vec<String>,
-        mut collect: impl FnMut(&Labels, &mut Vec<String>),
+        collect: impl FnMut(&Labels, &mut Vec<String>),
     ) -> Result<Vec<String>> {
         if request.matchers.is_empty() {
             let touches = request.range.overlaps(&self.reader.range());
             return Ok(if touches { request.hints.first_of(all(&self.reader)) } else { Vec::new() });
         }
-        let mut found = Vec::new();
-        let mut set = self.set(request.range, request.matchers, true, 0)?;
-        while let Some(series) = set.next()? {
-            collect(&series.labels, &mut found);
-            if found.len() > COLLECTED {
-                request.budget.check()?;
-                found.sort_unstable();
-                found.dedup();
-            }
-        }
-        found.sort_unstable();
-        found.dedup();
-        Ok(request.hints.first_of(found))
+        collect_strings(&mut self.set(request.range, request.matchers, true, 0)?, request, collect)
     }
 }
 
@@ -100,8 +88,27 @@ impl Source for HeadSource {
     }
 }
 
-/// They are sorted out when there are so many, since most are the same few again.
-const COLLECTED: usize = 1 << 16;
+/// What `collect` finds in the labels of the series of `set`, sorted, each once, as many as are asked for.
+pub(super) fn collect_strings(
+    set: &mut dyn SeriesSet,
+    request: &SelectRequest<'_>,
+    mut collect: impl FnMut(&Labels, &mut Vec<String>),
+) -> Result<Vec<String>> {
+    /// They are sorted out when there are so many, since most are the same few again.
+    const COLLECTED: usize = 1 << 16;
+    let mut found = Vec::new();
+    while let Some(series) = set.next()? {
+        collect(&series.labels, &mut found);
+        if found.len() > COLLECTED {
+            request.budget.check()?;
+            found.sort_unstable();
+            found.dedup();
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    Ok(request.hints.first_of(found))
+}
 
 /// A chunk of the head, which is read when it is needed.
 pub(super) fn promise(range: TimeRange, data: HeadData) -> ChunkData {

@@ -2,15 +2,12 @@
 
 use std::sync::Arc;
 
-use super::head::promise;
+use super::head::{collect_strings, promise};
 use super::{HeadSource, SelectRequest, Series, SeriesChunk, SeriesSet, Source};
 use crate::error::Result;
 use crate::head::{HeadReader, OutOfOrderChunk};
 use crate::index::SeriesId;
 use crate::model::{Labels, Matcher, TimeRange};
-
-/// Strings are sorted out when there are so many, since most are the same few again.
-const COLLECTED: usize = 1 << 16;
 
 /// What came out of order to a head, as a source behind all others: it loses wherever they have a sample at the same time.
 #[derive(Debug, Clone)]
@@ -33,29 +30,6 @@ impl OutOfOrderSource {
     }
 }
 
-impl OutOfOrderSource {
-    /// What `collect` finds in the labels of the series that match.
-    fn strings(
-        &self,
-        request: &SelectRequest<'_>,
-        mut collect: impl FnMut(&Labels, &mut Vec<String>),
-    ) -> Result<Vec<String>> {
-        let mut found = Vec::new();
-        let mut set = self.set(request.range, request.matchers, true, 0)?;
-        while let Some(series) = set.next()? {
-            collect(&series.labels, &mut found);
-            if found.len() > COLLECTED {
-                request.budget.check()?;
-                found.sort_unstable();
-                found.dedup();
-            }
-        }
-        found.sort_unstable();
-        found.dedup();
-        Ok(request.hints.first_of(found))
-    }
-}
-
 impl Source for OutOfOrderSource {
     fn select(&self, request: &SelectRequest<'_>) -> Result<Box<dyn SeriesSet>> {
         let set = self.set(request.range, request.matchers, request.hints.labels_only, request.hints.limit)?;
@@ -63,11 +37,13 @@ impl Source for OutOfOrderSource {
     }
 
     fn label_names(&self, request: &SelectRequest<'_>) -> Result<Vec<String>> {
-        self.strings(request, |labels, names| names.extend(labels.iter().map(|(name, _)| name.to_owned())))
+        let mut set = self.set(request.range, request.matchers, true, 0)?;
+        collect_strings(&mut set, request, |labels, names| names.extend(labels.iter().map(|(name, _)| name.to_owned())))
     }
 
     fn label_values(&self, name: &str, request: &SelectRequest<'_>) -> Result<Vec<String>> {
-        self.strings(request, |labels, values| values.extend(labels.get(name).map(str::to_owned)))
+        let mut set = self.set(request.range, request.matchers, true, 0)?;
+        collect_strings(&mut set, request, |labels, values| values.extend(labels.get(name).map(str::to_owned)))
     }
 }
 

@@ -18,7 +18,9 @@ use crate::model::{Exemplar, LabelsBuilder, Metadata};
 use super::record::{
     self, RecordError, RecordType, RefExemplar, RefFloatHistogram, RefHistogram, RefMetadata, RefSample, RefTombstone,
 };
-use super::{Compression, Damage, DamageKind, Decompressor, Durability, Log, LogError, LogOptions, LogReader};
+use super::{
+    Compression, Damage, DamageKind, Decompressor, Durability, Log, LogError, LogOptions, LogReader, RecordBuffer,
+};
 
 const PREFIX: &str = "checkpoint.";
 pub(super) const TEMPORARY_SUFFIX: &str = ".tmp";
@@ -125,8 +127,7 @@ pub fn write_checkpoint(
             metadata_read: 0,
             stats: CheckpointStats::default(),
         },
-        bytes: Vec::new(),
-        ends: Vec::new(),
+        records: RecordBuffer::default(),
     };
     let can_be_mended = |damage: &Damage| matches!(damage.kind, DamageKind::Hole | DamageKind::TornEnd { .. });
     let written = writer.copy(&mut reader).and_then(|()| match reader.finish().into_iter().find(can_be_mended) {
@@ -164,9 +165,8 @@ pub fn remove_checkpoints(fs: &dyn Fs, dir: &Path, before: u64) -> Result<(), Lo
 struct Writer<K> {
     log: Log,
     filter: Filter<K>,
-    /// Records that are not written yet, one behind the other, and where each ends.
-    bytes: Vec<u8>,
-    ends: Vec<usize>,
+    /// Those that are not written yet.
+    records: RecordBuffer,
 }
 
 impl<K: Keep> Writer<K> {
@@ -174,28 +174,13 @@ impl<K: Keep> Writer<K> {
         let mut decompressor = Decompressor::default();
         let mut record = Vec::new();
         while let Some(at) = reader.next(&mut decompressor, &mut record)? {
-            if let Err(error) = self.filter.put(&record, &mut self.bytes, &mut self.ends) {
+            if let Err(error) = self.filter.put(&record, &mut self.records) {
                 reader.note_bad_record(at, error.to_string());
             }
-            if self.bytes.len() > BATCH {
-                self.flush()?;
+            if self.records.len() > BATCH {
+                self.records.write_to(&self.log)?;
             }
         }
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<(), LogError> {
-        let mut start = 0;
-        let mut records = Vec::with_capacity(self.ends.len());
-        for &end in &self.ends {
-            records.push(self.bytes.get(start..end).unwrap_or_default());
-            start = end;
-        }
-        if !records.is_empty() {
-            self.log.commit(&records)?;
-        }
-        self.bytes.clear();
-        self.ends.clear();
         Ok(())
     }
 
@@ -208,10 +193,10 @@ impl<K: Keep> Writer<K> {
         if !metadata.is_empty() || !last.is_empty() {
             let entries = metadata.iter().map(|(reference, (_, metadata))| (*reference, metadata));
             let last = last.iter().map(|(reference, metadata)| (*reference, metadata));
-            record::encode_metadata(entries.chain(last), &mut self.bytes);
-            self.ends.push(self.bytes.len());
+            record::encode_metadata(entries.chain(last), self.records.bytes());
+            self.records.end();
         }
-        self.flush()?;
+        self.records.write_to(&self.log)?;
         self.log.close()?;
         Ok(self.filter.stats)
     }
@@ -228,22 +213,22 @@ struct Filter<K> {
 }
 
 impl<K: Keep> Filter<K> {
-    /// Appends what stays of `bytes` to `out`, and where each record that this makes ends to `ends`. Of a record that is
-    /// damaged that is what stands before the damage: replay takes so much of it too.
-    fn put(&mut self, bytes: &[u8], out: &mut Vec<u8>, ends: &mut Vec<usize>) -> Result<(), RecordError> {
+    /// Appends what stays of `bytes` to `out`. Of a record that is damaged that is what stands before the damage: replay
+    /// takes so much of it too.
+    fn put(&mut self, bytes: &[u8], out: &mut RecordBuffer) -> Result<(), RecordError> {
         // Replay knows no other type either.
         let Some(kind) = RecordType::of(bytes) else { return Ok(()) };
         let mint = self.mint;
         let decoded = match kind {
-            RecordType::Series => self.put_series(bytes, out),
+            RecordType::Series => self.put_series(bytes, out.bytes()),
             RecordType::Samples | RecordType::SamplesSt => {
                 let mut samples: Vec<RefSample> = Vec::new();
                 let decoded = record::decode_samples(bytes, &mut samples);
                 self.filter(&mut samples, |_, sample| sample.t >= mint);
                 match kind {
                     _ if samples.is_empty() => {}
-                    RecordType::SamplesSt => record::encode_samples_st(samples, out),
-                    _ => record::encode_samples(samples, out),
+                    RecordType::SamplesSt => record::encode_samples_st(samples, out.bytes()),
+                    _ => record::encode_samples(samples, out.bytes()),
                 }
                 decoded
             }
@@ -252,11 +237,17 @@ impl<K: Keep> Filter<K> {
                 let decoded = record::decode_histograms(bytes, &mut all);
                 self.filter(&mut all, |_, sample| sample.t >= mint);
                 if kind == RecordType::HistogramsSt && !all.is_empty() {
-                    record::encode_histograms_st(all.iter().map(|h| (h.reference, h.t, h.st, &*h.histogram)), out);
+                    record::encode_histograms_st(
+                        all.iter().map(|h| (h.reference, h.t, h.st, &*h.histogram)),
+                        out.bytes(),
+                    );
                 } else {
-                    record::encode_histograms(all.iter().map(|h| (h.reference, h.t, &*h.histogram)), out);
-                    end_record(out, ends);
-                    record::encode_custom_histograms(all.iter().map(|h| (h.reference, h.t, &*h.histogram)), out);
+                    record::encode_histograms(all.iter().map(|h| (h.reference, h.t, &*h.histogram)), out.bytes());
+                    out.end();
+                    record::encode_custom_histograms(
+                        all.iter().map(|h| (h.reference, h.t, &*h.histogram)),
+                        out.bytes(),
+                    );
                 }
                 decoded
             }
@@ -266,12 +257,12 @@ impl<K: Keep> Filter<K> {
                 self.filter(&mut all, |_, sample| sample.t >= mint);
                 if kind == RecordType::FloatHistogramsSt && !all.is_empty() {
                     let entries = all.iter().map(|h| (h.reference, h.t, h.st, &*h.histogram));
-                    record::encode_float_histograms_st(entries, out);
+                    record::encode_float_histograms_st(entries, out.bytes());
                 } else {
                     let entries = || all.iter().map(|h| (h.reference, h.t, &*h.histogram));
-                    record::encode_float_histograms(entries(), out);
-                    end_record(out, ends);
-                    record::encode_custom_float_histograms(entries(), out);
+                    record::encode_float_histograms(entries(), out.bytes());
+                    out.end();
+                    record::encode_custom_float_histograms(entries(), out.bytes());
                 }
                 decoded
             }
@@ -280,7 +271,7 @@ impl<K: Keep> Filter<K> {
                 let decoded = record::decode_tombstones(bytes, &mut tombstones);
                 self.filter(&mut tombstones, |keep, t| t.range.max >= mint && keep.keeps(t.reference));
                 if !tombstones.is_empty() {
-                    record::encode_tombstones(tombstones, out);
+                    record::encode_tombstones(tombstones, out.bytes());
                 }
                 decoded
             }
@@ -295,7 +286,7 @@ impl<K: Keep> Filter<K> {
                 });
                 self.stats.kept += all.len() as u64;
                 if !all.is_empty() {
-                    record::encode_exemplars(all.iter().map(|e| (e.reference, &e.exemplar)), out);
+                    record::encode_exemplars(all.iter().map(|e| (e.reference, &e.exemplar)), out.bytes());
                 }
                 decoded
             }
@@ -314,7 +305,7 @@ impl<K: Keep> Filter<K> {
             // They belong to the log of out-of-order samples, which has no checkpoints.
             RecordType::MmapMarkers => Ok(()),
         };
-        end_record(out, ends);
+        out.end();
         decoded
     }
 
@@ -339,12 +330,5 @@ impl<K: Keep> Filter<K> {
         self.stats.read += entries.len() as u64;
         entries.retain(|entry| wanted(&self.keep, entry));
         self.stats.kept += entries.len() as u64;
-    }
-}
-
-/// Marks the end of a record, unless nothing was appended since the last mark.
-fn end_record(out: &[u8], ends: &mut Vec<usize>) {
-    if out.len() > ends.last().copied().unwrap_or(0) {
-        ends.push(out.len());
     }
 }

@@ -16,6 +16,7 @@ mod compression;
 mod log;
 mod reader;
 pub mod record;
+mod record_buffer;
 mod repair;
 pub mod segment;
 mod segment_reader;
@@ -24,4 +25,5 @@ pub use checkpoint::{CheckpointStats, Keep, checkpoint_dir, list_checkpoints, re
 pub use compression::{Compression, Decompressor};
 pub use log::{Durability, Log, LogError, LogOptions};
 pub use reader::{Damage, DamageKind, LogReader, Position, StoredRecord, check_segment};
+pub use record_buffer::RecordBuffer;
 pub use repair::repair;

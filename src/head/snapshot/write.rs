@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{Fs, with_suffix};
 use crate::head::Head;
 use crate::head::checkpoint::Gone;
-use crate::wal::{Durability, Log, LogError, LogOptions};
+use crate::wal::{Durability, Log, LogError, LogOptions, RecordBuffer};
 
 /// Records are written this many bytes at a time.
 const BATCH: usize = 1 << 20;
@@ -78,7 +78,7 @@ impl Head {
     fn put_into(&self, dir: &Path) -> Result<()> {
         let compression = self.log.as_ref().map(|log| log.options().compression).unwrap_or_default();
         let options = LogOptions { compression, durability: Durability::Never, ..LogOptions::default() };
-        let mut records = Records { log: Log::open(&self.env, dir, options)?, bytes: Vec::new(), ends: Vec::new() };
+        let mut records = Records { log: Log::open(&self.env, dir, options)?, buffer: RecordBuffer::default() };
         let mut full: Vec<u32> = Vec::new();
         for id in 0..self.slots.end() {
             if !self.put_one(id, &mut records)? {
@@ -105,7 +105,10 @@ impl Head {
             let reference = self.slots.get(id)?.reference();
             (reference != 0).then_some((reference, ranges))
         });
-        put_tombstones(deleted.flat_map(|(number, all)| all.into_iter().map(move |r| (number, r))), &mut records.bytes);
+        put_tombstones(
+            deleted.flat_map(|(number, all)| all.into_iter().map(move |r| (number, r))),
+            records.buffer.bytes(),
+        );
         records.end()?;
         let exemplars = self.exemplars.all();
         for part in exemplars.chunks(EXEMPLARS) {
@@ -113,11 +116,11 @@ impl Head {
             let known = part.iter().filter_map(|(series, exemplar)| Some((self.known(*series)?.reference(), exemplar)));
             let known: Vec<_> = known.collect();
             if !known.is_empty() {
-                put_exemplars(known, &mut records.bytes);
+                put_exemplars(known, records.buffer.bytes());
                 records.end()?;
             }
         }
-        records.flush()?;
+        records.buffer.write_to(&records.log)?;
         records.log.close()?;
         let path = dir.join(FILE);
         let mut file = self.env.fs.create(&path)?;
@@ -143,7 +146,7 @@ impl Head {
         // Others may lock it now.
         drop(state);
         let open = open.as_ref().map(|(range, chunk, last)| (*range, chunk, last));
-        put_series(reference, labels.iter(), open, &mut records.bytes);
+        put_series(reference, labels.iter(), open, records.buffer.bytes());
         records.end()?;
         Ok(true)
     }
@@ -194,33 +197,17 @@ impl SnapshotPosition {
     }
 }
 
-/// Records that are not written yet, one behind the other, and where each ends.
+/// The snapshot's log, and the records that are not written to it yet.
 struct Records {
     log: Log,
-    bytes: Vec<u8>,
-    ends: Vec<usize>,
+    buffer: RecordBuffer,
 }
 
 impl Records {
     /// Ends a record.
     fn end(&mut self) -> Result<(), LogError> {
-        self.ends.push(self.bytes.len());
-        if self.bytes.len() > BATCH { self.flush() } else { Ok(()) }
-    }
-
-    fn flush(&mut self) -> Result<(), LogError> {
-        let mut start = 0;
-        let mut records = Vec::with_capacity(self.ends.len());
-        for &end in &self.ends {
-            records.push(self.bytes.get(start..end).unwrap_or_default());
-            start = end;
-        }
-        if !records.is_empty() {
-            self.log.commit(&records)?;
-        }
-        self.bytes.clear();
-        self.ends.clear();
-        Ok(())
+        self.buffer.end();
+        if self.buffer.len() > BATCH { self.buffer.write_to(&self.log) } else { Ok(()) }
     }
 }
 
