@@ -280,7 +280,14 @@ impl SealedBlock {
     pub fn publish(self) -> Result<BlockMeta> {
         let BlockWriter { fs, parent, dir, temporary, meta, .. } = &self.writer;
         fs.rename(temporary, dir).map_err(BlockError::io(dir))?;
-        fs.sync_dir(parent).map_err(BlockError::io(parent))?;
+        if let Err(error) = fs.sync_dir(parent) {
+            // The caller goes on as if it were not there, so it must not be: what is deleted meanwhile from the blocks that
+            // it replaces would come back with it.
+            if let Err(error) = fs.rename(dir, temporary) {
+                tracing::error!(block = %dir.display(), %error, "a block that could not be made durable stays");
+            }
+            return Err(BlockError::io(parent)(error).into());
+        }
         Ok(meta.clone())
     }
 }
