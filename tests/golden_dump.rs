@@ -92,12 +92,14 @@ fn every_golden_directory() {
         for state in ["closed", "crashed-after-compaction", "crashed-before-compaction"] {
             let dir = root.join(writer).join(state);
             let expected = if state == "closed" { "crashed-after-compaction" } else { state };
-            let (ours, theirs) = (dump(&dir), golden(writer, expected));
+            let undecided = writer == "xor2-st-wal-zstd" && state == "crashed-before-compaction";
+            let change = if undecided { without_starts_of_histograms } else { |line| line };
+            let lines = |lines: Vec<String>| lines.into_iter().map(change).collect::<Vec<_>>();
+            let (ours, theirs) = (lines(dump(&dir)), lines(golden(writer, expected)));
             let wrong = ours.iter().zip(&theirs).filter(|(a, b)| a != b);
             let wrong: Vec<_> = wrong.map(|(ours, theirs)| difference(ours, theirs)).take(3).collect();
-            let undecided = writer == "xor2-st-wal-zstd" && state == "crashed-before-compaction";
             let equal = ours.len() == theirs.len() && wrong.is_empty();
-            assert!(equal || undecided, "{writer}/{state}: {} {}: {}", ours.len(), theirs.len(), wrong.join("\n"));
+            assert!(equal, "{writer}/{state}: {} {}: {}", ours.len(), theirs.len(), wrong.join("\n"));
         }
     }
 }

@@ -24,11 +24,12 @@ impl UsageCache {
         for block in blocks {
             let ulid = block.meta().ulid;
             let known = self.of_block.lock().get(&ulid).cloned();
-            let usage = match known {
-                Some(usage) => usage,
-                // Read without the lock: a large block takes seconds.
-                None => Arc::new(metric_usage(block.as_ref(), budget)?),
-            };
+            if let Some(usage) = known {
+                found.push(usage);
+                continue;
+            }
+            // Read without the lock: a large block takes seconds.
+            let usage = Arc::new(metric_usage(block.as_ref(), budget)?);
             self.of_block.lock().insert(ulid, Arc::clone(&usage));
             found.push(usage);
         }
@@ -39,7 +40,8 @@ impl UsageCache {
 
 impl Db {
     /// What each metric costs: its series, chunks and their bytes, in the head and in all blocks together. A series
-    /// counts in each of them that has it. A block is read once, the first time that this is asked.
+    /// counts in each of them that has it; what came out of order and is in no block yet is not counted. A block is read
+    /// once, the first time that this is asked.
     ///
     /// # Errors
     /// `Corrupt`, `Io`; `Timeout` or `Cancelled` of the budget.
