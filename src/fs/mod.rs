@@ -193,6 +193,10 @@ pub trait Clock: Send + Sync + Debug {
     fn now_ms(&self) -> i64;
     /// Time since some fixed moment; never goes back. For durations and deadlines.
     fn monotonic(&self) -> Duration;
+    /// For how long the calling thread has had a processor; `None` if the machine does not say.
+    fn processor_time(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// Randomness.

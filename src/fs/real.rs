@@ -188,6 +188,10 @@ impl Clock for RealClock {
     fn monotonic(&self) -> Duration {
         self.0.elapsed()
     }
+
+    fn processor_time(&self) -> Option<Duration> {
+        Duration::try_from(rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime)).ok()
+    }
 }
 
 #[derive(Debug)]

@@ -558,28 +558,38 @@ impl Appender {
 
     /// Applies what is in the log; writes what came out of order to its own, and applies it if that went well.
     fn apply(&mut self, late: &[Late]) -> (Committed, Result<()>) {
+        /// Samples after which a page is let go, though the next is of it too: a commit may be of one series alone.
+        const TURN: usize = 1 << 12;
         let head = &*self.head;
         // A cut waits for commits that are being applied, so what can be written before is.
         let _gate = (!late.is_empty()).then(|| head.enter());
         let first = (!late.is_empty()).then(|| head.log_late(late)).transpose();
         let mut commit = Commit::begin(head);
         for batch in self.buffers.batches() {
-            for (&Pending { series, t, value, .. }, st) in batch.floats.iter() {
-                commit.apply(series, t, |slot, state, ticket, rules| {
-                    state.append_float(slot, ticket, rules, st, t, value)
-                });
+            for part in batch.floats.parts(TURN) {
+                for (&Pending { series, t, value, .. }, st) in part {
+                    commit.apply(series, t, |slot, state, ticket, rules| {
+                        state.append_float(slot, ticket, rules, st, t, value)
+                    });
+                }
+                commit.unlock();
             }
-            for (Pending { series, t, value, .. }, st) in batch.histograms.iter() {
-                commit.apply(*series, *t, |slot, state, ticket, rules| {
-                    state.append_histogram::<Integers>(slot, ticket, rules, st, *t, value)
-                });
+            for part in batch.histograms.parts(TURN) {
+                for (Pending { series, t, value, .. }, st) in part {
+                    commit.apply(*series, *t, |slot, state, ticket, rules| {
+                        state.append_histogram::<Integers>(slot, ticket, rules, st, *t, value)
+                    });
+                }
+                commit.unlock();
             }
-            for (Pending { series, t, value, .. }, st) in batch.float_histograms.iter() {
-                commit.apply(*series, *t, |slot, state, ticket, rules| {
-                    state.append_histogram::<Floats>(slot, ticket, rules, st, *t, value)
-                });
+            for part in batch.float_histograms.parts(TURN) {
+                for (Pending { series, t, value, .. }, st) in part {
+                    commit.apply(*series, *t, |slot, state, ticket, rules| {
+                        state.append_histogram::<Floats>(slot, ticket, rules, st, *t, value)
+                    });
+                }
+                commit.unlock();
             }
-            commit.unlock();
             for Pending { series, value, .. } in &batch.exemplars {
                 if head.known(*series).is_some() {
                     head.exemplars.add(*series, value.clone());

@@ -121,7 +121,7 @@ impl Keep for Kept<'_> {
             // One that was created meanwhile has its record behind the checkpoint.
             alive.map(|slot| slot.reference()).find(|reference| self.series(*reference).is_some())
         };
-        let known = self.head.metadata.get(None).into_iter();
+        let known = self.head.metadata.get(None, self.head.holds()).into_iter();
         known.filter_map(|(name, metadata)| Some((series_of(&name)?, metadata))).collect()
     }
 }

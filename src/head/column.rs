@@ -58,6 +58,15 @@ impl<T> Column<T> {
         self.values.iter().enumerate().map(|(index, value)| (value, self.starts.get(index).copied().unwrap_or(0)))
     }
 
+    /// As [`iter`](Self::iter), `len` values after another.
+    #[inline]
+    pub(super) fn parts(&self, len: usize) -> impl Iterator<Item = impl Iterator<Item = (&Pending<T>, i64)>> {
+        self.values.chunks(len).enumerate().map(move |(part, values)| {
+            let start = move |index| self.starts.get(part * len + index).copied().unwrap_or(0);
+            values.iter().enumerate().map(move |(index, value)| (value, start(index)))
+        })
+    }
+
     /// Keeps the values that `keep` wants; it gets their start timestamps too.
     pub(super) fn retain(&mut self, mut keep: impl FnMut(&Pending<T>, i64) -> bool) {
         if self.starts.is_empty() {
@@ -89,6 +98,11 @@ mod tests {
         for with_starts in [true, false] {
             let mut column = Column::default();
             (0..5).for_each(|t| column.push(value(t), with_starts.then_some(t * 10)));
+            let parts: Vec<Vec<_>> = column.parts(2).map(Iterator::collect).collect();
+            assert_eq!(parts.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 1]);
+            assert!(
+                parts.into_iter().flatten().map(|(value, st)| (value.t, st)).eq(column.iter().map(|(v, st)| (v.t, st)))
+            );
             column.retain(|value, st| {
                 assert_eq!(st, if with_starts { value.t * 10 } else { 0 });
                 value.t % 2 == 1

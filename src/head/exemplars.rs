@@ -3,6 +3,8 @@
 //! What is refused and what is dropped in silence is as in Prometheus: within a series they come in order of time, of
 //! equal times in order of value; one that is a little late, within the window for samples out of order, is put where it
 //! belongs, unless there is one at its time already.
+//!
+//! Who appends one waits for nobody who reads them all: they are copied a few at a time.
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
@@ -12,11 +14,15 @@ use xxhash_rust::xxh64::xxh64;
 
 use super::SeriesRef;
 use super::error::Refusal;
+use super::holds::{Holds, Site};
 use crate::codec::FixedMap;
 use crate::model::{Exemplar, TimeRange};
 
 /// Characters that an exemplar's labels may have in all: OpenMetrics' limit.
 const LONGEST: usize = 128;
+/// Exemplars that are copied, and series that are forgotten, before somebody else may have the ring.
+const TURN: usize = 512;
+const TABLES: usize = 64;
 
 /// A ring of exemplars.
 #[derive(Debug)]
@@ -33,9 +39,33 @@ struct Ring {
     entries: VecDeque<Option<(SeriesRef, Exemplar)>>,
     first: u64,
     /// The numbers of each series' exemplars, in order of time.
-    by_series: FixedMap<SeriesRef, VecDeque<u64>>,
+    by_series: BySeries,
     /// Entries that are not empty.
     len: usize,
+}
+
+/// Numbers of exemplars by series, in many small tables: one large one would be moved whole when it grows.
+#[derive(Debug)]
+struct BySeries {
+    tables: Box<[FixedMap<SeriesRef, VecDeque<u64>>]>,
+}
+
+impl Default for BySeries {
+    fn default() -> Self {
+        Self { tables: (0..TABLES).map(|_| FixedMap::default()).collect() }
+    }
+}
+
+impl BySeries {
+    #[expect(clippy::indexing_slicing, reason = "there are as many tables as remainders")]
+    fn of(&self, series: SeriesRef) -> &FixedMap<SeriesRef, VecDeque<u64>> {
+        &self.tables[series.id() as usize % TABLES]
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "there are as many tables as remainders")]
+    fn of_mut(&mut self, series: SeriesRef) -> &mut FixedMap<SeriesRef, VecDeque<u64>> {
+        &mut self.tables[series.id() as usize % TABLES]
+    }
 }
 
 /// Where an exemplar goes.
@@ -55,7 +85,7 @@ impl Ring {
 
     /// The exemplars of a series, newest first.
     fn newest_first(&self, series: SeriesRef) -> impl Iterator<Item = &Exemplar> {
-        self.by_series.get(&series).into_iter().flatten().rev().filter_map(|number| self.get(*number))
+        self.by_series.of(series).get(&series).into_iter().flatten().rev().filter_map(|number| self.get(*number))
     }
 
     fn place(&self, series: SeriesRef, exemplar: &Exemplar, window: i64) -> Result<Place, Refusal> {
@@ -84,10 +114,11 @@ impl Ring {
         if let Some((series, _)) = entry {
             self.len -= 1;
             let first = self.first;
-            if let Some(numbers) = self.by_series.get_mut(&series) {
+            let table = self.by_series.of_mut(series);
+            if let Some(numbers) = table.get_mut(&series) {
                 numbers.retain(|number| *number != first);
                 if numbers.is_empty() {
-                    self.by_series.remove(&series);
+                    table.remove(&series);
                 }
             }
         }
@@ -139,7 +170,7 @@ impl Exemplars {
         let number = ring.first + ring.entries.len() as u64;
         ring.entries.push_back(Some((series, exemplar)));
         ring.len += 1;
-        let numbers = ring.by_series.entry(series).or_default();
+        let numbers = ring.by_series.of_mut(series).entry(series).or_default();
         numbers.insert(numbers.len().saturating_sub(later), number);
     }
 
@@ -158,39 +189,56 @@ impl Exemplars {
     }
 
     /// Forgets what series had that are gone.
-    pub(super) fn forget(&self, series: impl IntoIterator<Item = SeriesRef>) {
-        let mut ring = self.ring.lock();
-        if ring.by_series.is_empty() {
-            return;
-        }
-        for series in series {
-            for number in ring.by_series.remove(&series).unwrap_or_default() {
-                let index = (number - ring.first) as usize;
-                if ring.entries.get_mut(index).and_then(Option::take).is_some() {
-                    ring.len -= 1;
+    pub(super) fn forget(&self, series: &[SeriesRef], holds: &Holds) {
+        for series in series.chunks(TURN) {
+            let mut ring = self.ring.lock();
+            if ring.len == 0 {
+                return;
+            }
+            let _hold = holds.begin_slice(Site::Exemplars);
+            for series in series {
+                for number in ring.by_series.of_mut(*series).remove(series).unwrap_or_default() {
+                    let index = (number - ring.first) as usize;
+                    if ring.entries.get_mut(index).and_then(Option::take).is_some() {
+                        ring.len -= 1;
+                    }
                 }
             }
         }
     }
 
     /// The exemplars in `range`, series by series in order of their references, each oldest first.
-    pub(super) fn in_range(&self, range: TimeRange) -> Vec<(SeriesRef, Vec<Exemplar>)> {
-        let mut found: Vec<(SeriesRef, Vec<Exemplar>)> = {
-            let ring = self.ring.lock();
-            let of_series = |numbers: &VecDeque<u64>| {
-                let all = numbers.iter().filter_map(|number| ring.get(*number));
-                all.filter(|exemplar| range.contains(exemplar.t)).cloned().collect::<Vec<_>>()
-            };
-            ring.by_series.iter().map(|(series, numbers)| (*series, of_series(numbers))).collect()
-        };
-        found.retain(|(_, exemplars)| !exemplars.is_empty());
-        found.sort_unstable_by_key(|(series, _)| series.0);
-        found
+    pub(super) fn in_range(&self, range: TimeRange, holds: &Holds) -> Vec<(SeriesRef, Vec<Exemplar>)> {
+        let mut all = self.copy(holds, |exemplar| range.contains(exemplar.t));
+        // Of equal times they are in order as they came.
+        all.sort_by_key(|(series, exemplar)| (series.0, exemplar.t));
+        let of_series = all.chunk_by(|a, b| a.0 == b.0).filter_map(|own| {
+            let (series, _) = own.first()?;
+            Some((*series, own.iter().map(|(_, exemplar)| exemplar.clone()).collect()))
+        });
+        of_series.collect()
     }
 
     /// All of them, oldest first.
-    pub(super) fn all(&self) -> Vec<(SeriesRef, Exemplar)> {
-        self.ring.lock().entries.iter().flatten().cloned().collect()
+    pub(super) fn all(&self, holds: &Holds) -> Vec<(SeriesRef, Exemplar)> {
+        self.copy(holds, |_| true)
+    }
+
+    /// Those that are `wanted`, as they came: all that are there from the beginning to the end of this.
+    fn copy(&self, holds: &Holds, wanted: impl Fn(&Exemplar) -> bool) -> Vec<(SeriesRef, Exemplar)> {
+        let (mut copied, mut next) = (Vec::new(), 0);
+        loop {
+            let ring = self.ring.lock();
+            let _hold = holds.begin_slice(Site::Exemplars);
+            next = ring.first.max(next);
+            let skipped = (next - ring.first) as usize;
+            if skipped >= ring.entries.len() {
+                return copied;
+            }
+            let turn = ring.entries.range(skipped..ring.entries.len().min(skipped + TURN));
+            next += turn.len() as u64;
+            copied.extend(turn.flatten().filter(|(_, exemplar)| wanted(exemplar)).cloned());
+        }
     }
 
     /// How many there are.
@@ -211,7 +259,7 @@ mod tests {
     }
 
     fn times(exemplars: &Exemplars) -> Vec<(SeriesRef, Vec<i64>)> {
-        let all = exemplars.in_range(TimeRange::ALL).into_iter();
+        let all = exemplars.in_range(TimeRange::ALL, &Holds::default()).into_iter();
         all.map(|(series, exemplars)| (series, exemplars.iter().map(|e| e.t).collect())).collect()
     }
 
@@ -266,7 +314,7 @@ mod tests {
         let (a, b) = (SeriesRef::new(1, 2), SeriesRef::new(2, 2));
         [(a, 1), (b, 2), (a, 3)].into_iter().for_each(|(series, t)| exemplars.add(series, exemplar(t)));
         assert!(exemplars.has(a, &exemplar(3)) && !exemplars.has(b, &exemplar(3)));
-        exemplars.forget([a]);
+        exemplars.forget(&[a], &Holds::default());
         assert_eq!((times(&exemplars), exemplars.len()), (vec![(b, vec![2])], 1));
         assert!(!exemplars.has(a, &exemplar(3)));
         (4..9).for_each(|t| exemplars.add(b, exemplar(t)));
@@ -282,6 +330,18 @@ mod tests {
         assert_eq!(exemplars.check(SeriesRef::new(1, 2), &at(128)), Err(Refusal::ExemplarTooLong { runes: 129 }));
     }
 
+    #[test]
+    fn more_than_are_copied_at_a_time_come_all() {
+        let exemplars = Exemplars::new(4 * TURN, 0);
+        let series = |n: usize| SeriesRef::new((n % 100) as u32, 2);
+        (0..5 * TURN).for_each(|n| exemplars.add(series(n), exemplar(n as i64)));
+        let all: Vec<i64> = exemplars.all(&Holds::default()).iter().map(|(_, it)| it.t).collect();
+        assert_eq!(all, (TURN as i64..5 * TURN as i64).collect::<Vec<_>>());
+        let gone: Vec<SeriesRef> = (0..100).map(series).collect();
+        exemplars.forget(&gone, &Holds::default());
+        assert_eq!((exemplars.len(), exemplars.all(&Holds::default()).len()), (0, 0));
+    }
+
     proptest! {
         #[test]
         fn the_ring_is_what_a_list_would_be(
@@ -295,7 +355,7 @@ mod tests {
             for (id, t, forget) in steps {
                 let series = SeriesRef::new(id, 2);
                 if forget && t == 0 {
-                    exemplars.forget([series]);
+                    exemplars.forget(&[series], &Holds::default());
                     model.iter_mut().filter(|it| it.is_some_and(|it| it.0 == series)).for_each(|it| *it = None);
                     continue;
                 }

@@ -18,7 +18,9 @@ use roaring::RoaringBitmap;
 use xxhash_rust::xxh64::xxh64;
 
 use super::checkpoint::Gone;
+use super::holds::Site;
 use super::label_index::Pair;
+use super::series_map::Shard;
 use super::{Head, SeriesRef};
 use crate::error::Result;
 use crate::index::postings_for_matchers;
@@ -69,7 +71,8 @@ impl Head {
     /// Samples that come later are not deleted. How many series had any.
     ///
     /// # Errors
-    /// `Io`, `Full`: nothing is deleted.
+    /// `Io`, `Full`: nothing is deleted; or, if it is the log of out-of-order samples that fails, what came in order is, and
+    /// of what did not perhaps a part.
     pub fn delete(&self, range: TimeRange, matchers: &[Matcher]) -> Result<u64> {
         // A snapshot has all deletions that stand in the log before it.
         let _turn = self.log_truncated.lock();
@@ -129,8 +132,9 @@ impl Head {
         if collected.chunks > 0 {
             self.truncate_chunk_files(first_file.min(self.out_of_order.first_file()));
         }
-        self.tombstones.drop_before(t);
-        self.forget_ended(truncated);
+        self.tombstones.drop_before(t, self.holds());
+        // Nobody can append what they would refuse.
+        self.map.forget_ended(truncated, self.holds());
         if truncated > i64::MIN {
             self.set_min_time(oldest, truncated);
         }
@@ -149,6 +153,7 @@ impl Head {
         if collected.series > 0 {
             self.metadata.retain(|name| self.labels.has(METRIC_NAME, name));
         }
+        self.labels.forget_outdated();
         collected
     }
 
@@ -194,20 +199,21 @@ impl Head {
 
     /// Removes those of `ids` that are still marked and empty.
     fn remove_series(&self, ids: &[u32]) -> u64 {
-        self.remove_series_of(ids, |_, _, _| {})
+        self.remove_series_of(ids, |_, _, _, _| {})
     }
 
     /// As [`remove_series`](Self::remove_series), and tells of each series that goes the hash of its labels, its number in
-    /// the log and its newest sample, while nobody can create it again.
-    pub(super) fn remove_series_of(&self, ids: &[u32], mut gone_too: impl FnMut(u64, u64, i64)) -> u64 {
+    /// the log and its newest sample, while nobody can create it again: the locked shard of the map is there, too.
+    pub(super) fn remove_series_of(&self, ids: &[u32], mut gone_too: impl FnMut(&mut Shard, u64, u64, i64)) -> u64 {
         /// At a time: bounds the memory that a removal takes, and how long postings are locked for it.
         const BATCH: usize = 1 << 16;
         let mut removed = 0;
         for ids in ids.chunks(BATCH) {
             let mut dead = RoaringBitmap::new();
             let mut pairs: Vec<Arc<Pair>> = Vec::new();
-            let mut references = Vec::new();
-            let mut gone = Vec::new();
+            // What is noted of a series is noted while it is locked, and must not make a table grow then.
+            let mut references = Vec::with_capacity(ids.len());
+            let mut gone = Vec::with_capacity(ids.len());
             let mut buffer = Vec::new();
             for &id in ids {
                 let Some(series) = self.slots.get(id) else { continue };
@@ -215,22 +221,27 @@ impl Head {
                 series.lock().labels().pack_into(&mut buffer);
                 let hash = xxh64(&buffer, 0);
                 let mut shard = self.map.shard(hash);
+                let hold = self.holds().begin(Site::SeriesRemoved);
                 let mut state = series.lock();
                 let is_empty = state.is_empty() && !self.out_of_order.has(id);
                 if series.tag() & 1 == 1 && is_empty && !state.labels().is_empty() {
                     shard.remove(hash, id);
                     references.push((series.reference(), series.newest()));
-                    gone_too(hash, series.reference(), series.newest());
+                    gone_too(&mut shard, hash, series.reference(), series.newest());
                     gone.push(SeriesRef::new(id, series.tag() & !1));
-                    pairs.extend(series.vacate(&mut state));
+                    let own = series.vacate(&mut state);
+                    drop(state);
+                    drop(hold);
+                    drop(shard);
+                    pairs.extend(own);
                     dead.insert(id);
                 }
             }
             pairs.sort_unstable_by_key(|pair| Arc::as_ptr(pair).addr());
             pairs.dedup_by(|a, b| Arc::ptr_eq(a, b));
             self.labels.remove(&dead, &pairs);
-            self.tombstones.remove(&dead);
-            self.exemplars.forget(gone);
+            self.tombstones.remove(&dead, self.holds());
+            self.exemplars.forget(&gone, self.holds());
             self.forget_references(&references);
             let stamp = self.isolation.stamp();
             // The lowest is used first.

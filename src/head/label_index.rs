@@ -19,7 +19,7 @@ use parking_lot::{Mutex, RwLock};
 use roaring::RoaringBitmap;
 use xxhash_rust::xxh64::xxh64;
 
-use super::holds::Holds;
+use super::holds::{Holds, Site};
 use super::postings::Postings;
 use super::value_table::ValueTable;
 use crate::codec::FixedMap;
@@ -47,6 +47,11 @@ impl Pair {
         &self.packed
     }
 
+    /// Adds a series that does not have it yet.
+    fn add(&self, id: u32, holds: &Holds) {
+        self.postings.lock().add(id, || holds.begin_slice(Site::PostingsMerged));
+    }
+
     /// Name and value.
     pub(super) fn text(&self) -> (&str, &str) {
         LabelsIter::of_packed(&self.packed).next().unwrap_or(("", ""))
@@ -59,18 +64,17 @@ pub(super) type SortedPairs = Arc<[Arc<Pair>]>;
 #[derive(Debug, Default)]
 struct Values {
     table: ValueTable,
-    /// All of `table`, sorted, until the next change: made when a query asks.
-    sorted: Option<SortedPairs>,
+    /// All of `table`, sorted, as it was at some version: made when a query asks. A change does not drop it: that would
+    /// have whoever creates a series walk over a million values.
+    sorted: Option<(u64, SortedPairs)>,
     /// Counts the changes.
     version: u64,
 }
 
 impl Values {
-    /// Notes a change; gives what is to be dropped when the lock is not held any more.
-    #[must_use]
-    fn changed(&mut self) -> Option<SortedPairs> {
-        self.version += 1;
-        self.sorted.take()
+    /// All values sorted, if they are as they were then.
+    fn sorted(&self) -> Option<SortedPairs> {
+        self.sorted.as_ref().filter(|(version, _)| *version == self.version).map(|(_, sorted)| Arc::clone(sorted))
     }
 }
 
@@ -99,38 +103,42 @@ impl NameIndex {
         let hash = hash(packed);
         if let Some(pair) = self.values.read().table.find(hash, packed) {
             // Under the lock of the table: nobody can find the pair empty and take it away meanwhile.
-            pair.postings.lock().add(id);
+            pair.add(id, holds);
             return Arc::clone(pair);
         }
         let mut values = self.values.write();
-        let hold = holds.begin();
+        let _hold = holds.begin(Site::ValueCreated);
         if let Some(pair) = values.table.find(hash, packed) {
-            pair.postings.lock().add(id);
+            pair.add(id, holds);
             return Arc::clone(pair);
         }
         let pair = Arc::new(Pair::new(packed, id));
         values.table.insert(hash, Arc::clone(&pair));
-        let old = values.changed();
-        drop(hold);
-        drop(values);
-        drop(old);
+        values.version += 1;
         pair
     }
 
     /// Takes out a pair if no series has it any more; whether any value is left.
     fn remove_if_unused(&self, pair: &Pair, holds: &Holds) -> bool {
         let mut values = self.values.write();
-        let hold = holds.begin();
-        let mut old = None;
+        let _hold = holds.begin(Site::ValueRemoved);
         if pair.postings.lock().is_empty() {
             values.table.remove(pair);
-            old = values.changed();
+            values.version += 1;
         }
-        let any = values.table.len() > 0;
-        drop(hold);
-        drop(values);
-        drop(old);
-        any
+        values.table.len() > 0
+    }
+
+    /// Drops the sorted values if they are not those that there are: they keep pairs that are gone.
+    fn forget_outdated(&self) {
+        let is_outdated =
+            |values: &Values| values.sorted.as_ref().is_some_and(|(version, _)| *version != values.version);
+        if is_outdated(&self.values.read()) {
+            let mut values = self.values.write();
+            let outdated = if is_outdated(&values) { values.sorted.take() } else { None };
+            drop(values);
+            drop(outdated);
+        }
     }
 
     /// Calls `each` with all pairs, part by part, each part under the lock. `restart` is called when some may have been
@@ -139,7 +147,7 @@ impl NameIndex {
         let (mut index, mut merges) = (0, None);
         loop {
             let values = self.values.read();
-            let _hold = holds.begin();
+            let _hold = holds.begin_slice(Site::ValuesRead);
             let Some((pairs, now)) = values.table.part(index) else { return };
             if *merges.get_or_insert(now) == now {
                 pairs.for_each(&mut each);
@@ -155,8 +163,8 @@ impl NameIndex {
     fn sorted(&self, holds: &Holds) -> SortedPairs {
         let version = {
             let values = self.values.read();
-            if let Some(sorted) = &values.sorted {
-                return Arc::clone(sorted);
+            if let Some(sorted) = values.sorted() {
+                return sorted;
             }
             values.version
         };
@@ -174,9 +182,11 @@ impl NameIndex {
         });
         let sorted: SortedPairs = pairs.into();
         let mut values = self.values.write();
-        if values.version == version {
-            values.sorted = Some(Arc::clone(&sorted));
-        }
+        let is_newer = values.sorted.as_ref().is_none_or(|(other, _)| *other < version);
+        // What was there is dropped when the lock is not held any more.
+        let old = if is_newer { values.sorted.replace((version, Arc::clone(&sorted))) } else { None };
+        drop(values);
+        drop(old);
         sorted
     }
 }
@@ -206,43 +216,54 @@ impl LabelIndex {
             }
         }
         drop(names);
-        self.all.lock().add(id);
+        self.all.lock().add(id, || self.holds.begin_slice(Site::PostingsMerged));
         pairs
     }
 
-    /// Takes out the series in `dead`, whose pairs, all together, are `pairs`.
+    /// Takes out the series in `dead`, whose pairs, all together, are `pairs`. One lock at a time, for one pair.
     pub(super) fn remove(&self, dead: &RoaringBitmap, pairs: &[Arc<Pair>]) {
-        /// Pairs that are looked at before others may have the names.
-        const PAIRS_A_TURN: usize = 64;
         {
             let mut all = self.all.lock();
-            let _hold = self.holds.begin();
+            let _hold = self.holds.begin_slice(Site::AllRemoved);
             all.subtract(dead);
         }
         let mut emptied_names = Vec::new();
-        for pairs in pairs.chunks(PAIRS_A_TURN) {
-            let names = self.names.read();
-            for pair in pairs {
-                let unused = {
-                    let mut postings = pair.postings.lock();
-                    let _hold = self.holds.begin();
-                    postings.subtract(dead);
-                    postings.is_empty()
+        for pair in pairs {
+            let unused = {
+                let mut postings = pair.postings.lock();
+                let _hold = if postings.is_large() {
+                    self.holds.begin_slice(Site::PostingsRemoved)
+                } else {
+                    self.holds.begin(Site::PostingsRemoved)
                 };
-                let (name, _) = pair.text();
-                if unused && names.get(name).is_some_and(|index| !index.remove_if_unused(pair, &self.holds)) {
-                    emptied_names.push(name);
-                }
+                postings.subtract(dead);
+                postings.is_empty()
+            };
+            if !unused {
+                continue;
+            }
+            let (name, _) = pair.text();
+            // If the name goes meanwhile, its values are all gone, this one too.
+            let index = self.names.read().get(name).map(Arc::clone);
+            if index.is_some_and(|index| !index.remove_if_unused(pair, &self.holds)) {
+                emptied_names.push(name);
             }
         }
         if !emptied_names.is_empty() {
             let mut names = self.names.write();
+            let _hold = self.holds.begin_slice(Site::NamesRemoved);
             for name in emptied_names {
                 if names.get(name).is_some_and(|index| index.values.read().table.len() == 0) {
                     names.remove(name);
                 }
             }
         }
+    }
+
+    /// Drops sorted values that are not those that there are.
+    pub(super) fn forget_outdated(&self) {
+        let names: Vec<_> = self.names.read().values().map(Arc::clone).collect();
+        names.iter().for_each(|index| index.forget_outdated());
     }
 
     /// All names, sorted.
@@ -299,7 +320,7 @@ impl LabelIndex {
             );
             let values = index.values.read();
             bytes += name + size_of::<NameIndex>() + values.table.bytes() + counted.get().0;
-            bytes += values.sorted.as_ref().map_or(0, |sorted| sorted.len() * 8);
+            bytes += values.sorted.as_ref().map_or(0, |(_, sorted)| sorted.len() * 8);
             pairs += counted.get().1;
         }
         (bytes, pairs)

@@ -87,6 +87,7 @@ pub use stats::{Cardinality, HeadStats};
 
 use batch::Buffers;
 use exemplars::Exemplars;
+use holds::Holds;
 use isolation::Isolation;
 use label_index::LabelIndex;
 pub(crate) use mapped::CHUNKS_HEAD_DIR;
@@ -190,9 +191,6 @@ pub struct Head {
     floor: AtomicI64,
     /// Readers see nothing older: it is in blocks, and being given back.
     truncated: AtomicI64,
-    /// How far series had come that were evicted, by the hash of their labels, and whether there are any.
-    ended: Mutex<FixedMap<u64, i64>>,
-    has_ended: AtomicBool,
     /// Series that are about to be removed.
     marked: Mutex<Vec<gc::Marked>>,
     /// Numbers in the log that no series has any more, but whose records may still stand there.
@@ -256,8 +254,6 @@ impl Head {
             max_time: AtomicI64::new(i64::MIN),
             floor: AtomicI64::new(i64::MIN),
             truncated: AtomicI64::new(i64::MIN),
-            ended: Mutex::default(),
-            has_ended: AtomicBool::new(false),
             marked: Mutex::default(),
             gone: Mutex::default(),
             tombstones: HeadTombstones::default(),
@@ -373,6 +369,11 @@ impl Head {
         Ok(synced.and(late)?)
     }
 
+    /// Who times the locks.
+    fn holds(&self) -> &Holds {
+        &self.labels.holds
+    }
+
     /// The oldest sample's time, in milliseconds; `None` if there is no sample.
     #[must_use]
     pub fn min_time(&self) -> Option<i64> {
@@ -425,7 +426,7 @@ impl Head {
             log.add_series(reference, LabelsIter::of_packed(packed));
         }
         let tag = series.occupy(&mut series.lock(), pairs, reference);
-        if let Some(newest) = self.ended_at(hash).filter(|_| logged.is_none()) {
+        if let Some(newest) = shard.ended_at(hash).filter(|_| logged.is_none()) {
             series.begin_after(newest);
         }
         shard.insert(hash, id);

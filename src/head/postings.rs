@@ -42,8 +42,8 @@ pub(super) struct Many {
 }
 
 impl Postings {
-    /// Adds an id that is not in it.
-    pub(super) fn add(&mut self, id: u32) {
+    /// Adds an id that is not in it. What `upkeep` gives is kept as long as that takes more than adding one.
+    pub(super) fn add<T>(&mut self, id: u32, upkeep: impl FnOnce() -> T) {
         match self {
             Self::None => *self = Self::One(id),
             Self::One(first) => *self = Self::Two(*first, id),
@@ -51,7 +51,7 @@ impl Postings {
                 let base = Arc::new([*first, *second, id].into_iter().collect());
                 *self = Self::Many(Box::new(Many { base, delta: Vec::new() }));
             }
-            Self::Many(many) => many.add(id),
+            Self::Many(many) => many.add(id, upkeep),
         }
     }
 
@@ -123,6 +123,13 @@ impl Postings {
         matches!(self, Self::None)
     }
 
+    /// Whether taking ids out may take long.
+    pub(super) fn is_large(&self) -> bool {
+        /// About a bitmap of one container.
+        const LARGE: u64 = 1 << 12;
+        self.len() > LARGE
+    }
+
     /// Bytes beside the value itself.
     pub(super) fn heap_bytes(&self) -> usize {
         match self {
@@ -133,12 +140,13 @@ impl Postings {
 }
 
 impl Many {
-    fn add(&mut self, id: u32) {
+    fn add<T>(&mut self, id: u32, upkeep: impl FnOnce() -> T) {
         if let Some(base) = Arc::get_mut(&mut self.base).filter(|_| self.delta.is_empty()) {
             // Nobody reads: the base can grow in place.
             base.insert(id);
             // Series of a target are neighbours: as runs they take a fraction.
             if base.len().is_power_of_two() {
+                let _upkeep = upkeep();
                 base.optimize();
             }
             return;
@@ -146,6 +154,7 @@ impl Many {
         self.delta.push(id);
         let most = (self.base.len() / 8).min(DELTA_CEILING as u64);
         if self.delta.len() > DELTA_FLOOR && self.delta.len() as u64 > most {
+            let _upkeep = upkeep();
             self.merge();
         }
     }
@@ -176,7 +185,7 @@ mod tests {
             for (add, remove, look) in rounds {
                 for id in add {
                     if model.insert(id) {
-                        postings.add(id);
+                        postings.add(id, || ());
                     }
                 }
                 if look {
@@ -197,9 +206,9 @@ mod tests {
     #[test]
     fn a_query_that_holds_the_base_does_not_make_every_addition_copy_it() {
         let mut postings = Postings::default();
-        (0..10_000).for_each(|id| postings.add(id));
+        (0..10_000).for_each(|id| postings.add(id, || ()));
         let held = postings.snapshot();
-        (10_000..10_100).for_each(|id| postings.add(id));
+        (10_000..10_100).for_each(|id| postings.add(id, || ()));
         let Postings::Many(many) = &postings else { panic!("ten thousand ids are many") };
         assert_eq!(many.delta.len(), 100);
         assert_eq!(held.len(), 10_000);

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use super::Head;
 use super::full::HeadChunk;
 use super::isolation::Snapshot;
+use super::slab::PAGE;
 use crate::error::Result;
 use crate::index::{SeriesId, postings_for_matchers};
 use crate::model::{Exemplar, Labels, Matcher, Metadata, TimeRange};
@@ -67,12 +68,16 @@ impl HeadReader {
         let ids = postings_for_matchers(&self.head.labels, matchers)?.into_vec();
         let mut buffer = Vec::new();
         let mut selected = Vec::with_capacity(ids.len());
-        for id in ids {
-            let Some(series) = self.head.slots.get(id) else { continue };
+        for ids in ids.chunk_by(|a, b| *a as usize / PAGE == *b as usize / PAGE) {
+            let Some(series) = ids.first().and_then(|id| self.head.slots.get(*id)) else { continue };
             let state = series.lock();
-            // A slot that is being filled or was just emptied has no labels.
-            if !state.labels().is_empty() {
-                selected.push((SeriesId(id), state.labels().to_labels(&mut buffer)));
+            let (page, _) = state.common();
+            for &id in ids {
+                // A slot that is being filled or was just emptied has no labels.
+                let labels = page.of(id as usize % PAGE);
+                if !labels.is_empty() {
+                    selected.push((SeriesId(id), labels.to_labels(&mut buffer)));
+                }
             }
         }
         selected.sort_unstable_by(|(_, a), (_, b)| a.cmp(b));
@@ -132,7 +137,7 @@ impl HeadReader {
         }
         let mut buffer = Vec::new();
         let mut found = Vec::new();
-        for (reference, exemplars) in self.head.exemplars.in_range(range) {
+        for (reference, exemplars) in self.head.exemplars.in_range(range, self.head.holds()) {
             if wanted.iter().any(|postings| postings.contains(reference.id()))
                 && let Some(series) = self.head.known(reference)
             {
@@ -146,6 +151,6 @@ impl HeadReader {
     /// What is known of one metric or of all, sorted by name.
     #[must_use]
     pub fn metadata(&self, metric: Option<&str>) -> Vec<(String, Metadata)> {
-        self.head.metadata.get(metric)
+        self.head.metadata.get(metric, self.head.holds())
     }
 }

@@ -6,12 +6,17 @@
 use hashbrown::HashTable;
 use parking_lot::{Mutex, MutexGuard};
 
+use super::holds::{Holds, Site};
+use crate::codec::FixedMap;
+
 const SHARDS: usize = 128;
 
 /// One shard. Whoever creates a series holds it from the look-up to the entry.
 #[derive(Debug, Default)]
 pub(super) struct Shard {
     table: HashTable<Entry>,
+    /// How far series had come that were taken out of the head before their time, by the hash of their labels.
+    ended: FixedMap<u64, i64>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -53,13 +58,40 @@ impl SeriesMap {
     pub(super) fn bytes(&self) -> usize {
         let shard = |shard: &Mutex<Shard>| {
             // An eighth of the buckets is never filled; each has a control byte.
-            shard.lock().table.capacity() * 8 / 7 * (size_of::<Entry>() + 1) + size_of::<Mutex<Shard>>()
+            let shard = shard.lock();
+            let ended = shard.ended.capacity() * 8 / 7 * (size_of::<(u64, i64)>() + 1);
+            shard.table.capacity() * 8 / 7 * (size_of::<Entry>() + 1) + ended + size_of::<Mutex<Shard>>()
         };
         self.shards.iter().map(shard).sum()
+    }
+
+    /// Forgets how far series had come that ended before `t`.
+    pub(super) fn forget_ended(&self, t: i64, holds: &Holds) {
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            if !shard.ended.is_empty() {
+                let _hold = holds.begin_slice(Site::Ended);
+                shard.ended.retain(|_, newest| *newest >= t);
+                if shard.ended.len() * 4 < shard.ended.capacity() {
+                    shard.ended.shrink_to_fit();
+                }
+            }
+        }
     }
 }
 
 impl Shard {
+    /// Notes how far a series with labels of this hash had come that is taken out.
+    pub(super) fn end(&mut self, hash: u64, newest: i64) {
+        let ended = self.ended.entry(hash).or_insert(newest);
+        *ended = newest.max(*ended);
+    }
+
+    /// How far a series with labels of this hash had come that was taken out, if one was.
+    pub(super) fn ended_at(&self, hash: u64) -> Option<i64> {
+        self.ended.get(&hash).copied()
+    }
+
     /// The slot with this hash that `is_it` says has the labels.
     #[inline]
     pub(super) fn find(&self, hash: u64, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {

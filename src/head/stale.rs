@@ -110,34 +110,16 @@ impl Head {
             ids.push(reference.id());
         }
         let mut evicted = Vec::with_capacity(ids.len());
-        self.remove_series_of(&ids, |hash, reference, newest| {
+        self.remove_series_of(&ids, |shard, hash, reference, newest| {
             // Under the lock that a creation takes: who is first with these labels finds it.
-            self.ended.lock().insert(hash, newest);
+            shard.end(hash, newest);
             evicted.push(RefTombstone { reference, range: TimeRange::ALL });
         });
-        self.has_ended.store(true, Ordering::Release);
         if let Some(log) = self.log.as_ref().filter(|_| !evicted.is_empty()) {
             let mut record = Vec::new();
             encode_tombstones(evicted.iter().copied(), &mut record);
             log.commit(&[&record])?;
         }
         Ok(None)
-    }
-
-    /// How far a series with labels of this hash had come that was evicted, if one was.
-    pub(super) fn ended_at(&self, hash: u64) -> Option<i64> {
-        if !self.has_ended.load(Ordering::Acquire) {
-            return None;
-        }
-        self.ended.lock().get(&hash).copied()
-    }
-
-    /// Forgets how far series had come that ended before `t`, which nobody can append to.
-    pub(super) fn forget_ended(&self, t: i64) {
-        if self.has_ended.load(Ordering::Acquire) {
-            let mut ended = self.ended.lock();
-            ended.retain(|_, newest| *newest >= t);
-            self.has_ended.store(!ended.is_empty(), Ordering::Release);
-        }
     }
 }

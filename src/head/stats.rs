@@ -39,9 +39,16 @@ pub struct HeadStats {
     pub max_time: Option<i64>,
     /// Bytes of memory that all of it takes, by adding up what was allocated.
     pub bytes: u64,
-    /// The longest time so far that collection or the upkeep of the label index held a lock which an append or a query
-    /// may wait for. It includes the time in which the thread had no processor.
+    /// The longest time so far that collection, deletion or the upkeep of the label index held a lock which an append or
+    /// a query may wait for. It includes the time in which the thread had no processor.
     pub longest_hold: Duration,
+    /// What that was for; "" as long as there was nothing.
+    pub longest_hold_for: &'static str,
+    /// The longest processor time that such work took while it held a lock. Work that is short whatever the head holds is
+    /// not counted; zero where the system does not say.
+    pub longest_work: Duration,
+    /// What that was for; "" as long as there was nothing.
+    pub longest_work_for: &'static str,
 }
 
 /// The names and pairs that cost the most: Prometheus's `status/tsdb`. Each list descends.
@@ -103,6 +110,8 @@ impl Head {
     #[must_use]
     pub fn counts(&self) -> HeadStats {
         let counter = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let (longest_hold, longest_hold_for) = self.holds().longest();
+        let (longest_work, longest_work_for) = self.holds().longest_work();
         HeadStats {
             series: counter(&self.counters.series),
             series_created: counter(&self.counters.series_created),
@@ -117,7 +126,10 @@ impl Head {
             min_time: self.min_time(),
             max_time: self.max_time(),
             bytes: 0,
-            longest_hold: self.labels.holds.longest(),
+            longest_hold,
+            longest_hold_for,
+            longest_work,
+            longest_work_for,
         }
     }
 

@@ -1,6 +1,7 @@
 //! One file of head chunks, while it grows and when it is finished.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -26,7 +27,7 @@ enum Content {
     Finished(Bytes),
     /// Somebody does.
     Growing {
-        read: Box<dyn ReadAt>,
+        read: Arc<dyn ReadAt>,
         /// Bytes that were handed to the disk.
         written: u64,
         /// Bytes behind them that were not yet.
@@ -40,7 +41,7 @@ impl ChunkFile {
     }
 
     pub(super) fn growing(path: PathBuf, read: Box<dyn ReadAt>, written: u64) -> Self {
-        let content = Content::Growing { read, written, tail: Vec::new() };
+        let content = Content::Growing { read: Arc::from(read), written, tail: Vec::new() };
         Self { path, content: RwLock::new(content) }
     }
 
@@ -109,31 +110,31 @@ impl ChunkFile {
             let (found, data, _) = split_chunk(bytes, offset).map_err(|reason| self.damaged(offset, reason))?;
             Ok(EncodedChunk { encoding: found.encoding, data: bytes.slice_ref(data) })
         };
-        match &*self.content.read() {
-            Content::Finished(bytes) if offset < bytes.len() as u64 => split(&bytes.slice(offset as usize..)),
-            Content::Finished(_) => Err(outside()),
+        // What was handed to the disk is read without the lock: whoever puts a chunk here does not wait for it.
+        let read = match &*self.content.read() {
+            Content::Finished(bytes) if offset < bytes.len() as u64 => return split(&bytes.slice(offset as usize..)),
+            Content::Finished(_) => return Err(outside()),
             Content::Growing { written, tail, .. } if offset >= *written => {
                 let bytes = tail.get((offset - written) as usize..).ok_or_else(outside)?;
                 let len = chunk_len(bytes).unwrap_or(0).min(bytes.len() as u64) as usize;
-                split(&Bytes::copy_from_slice(bytes.get(..len).unwrap_or_default()))
+                return split(&Bytes::copy_from_slice(bytes.get(..len).unwrap_or_default()));
             }
-            Content::Growing { read, .. } => {
-                let at = |len: usize| {
-                    let mut bytes = vec![0; len];
-                    let read = read.read_at(offset, &mut bytes).map_err(MappedError::io(&self.path))?;
-                    bytes.truncate(read);
-                    Ok::<_, MappedError>(bytes)
-                };
-                let mut bytes = at(GUESS)?;
-                let len = chunk_len(&bytes).ok_or_else(outside)?;
-                if len > bytes.len() as u64 {
-                    // Before memory is taken for it: a length may be anything.
-                    let there = read.len().map_err(MappedError::io(&self.path))?.saturating_sub(offset);
-                    bytes = at(len.min(there) as usize)?;
-                }
-                bytes.truncate(len as usize);
-                split(&Bytes::from(bytes))
-            }
+            Content::Growing { read, .. } => Arc::clone(read),
+        };
+        let at = |len: usize| {
+            let mut bytes = vec![0; len];
+            let read = read.read_at(offset, &mut bytes).map_err(MappedError::io(&self.path))?;
+            bytes.truncate(read);
+            Ok::<_, MappedError>(bytes)
+        };
+        let mut bytes = at(GUESS)?;
+        let len = chunk_len(&bytes).ok_or_else(outside)?;
+        if len > bytes.len() as u64 {
+            // Before memory is taken for it: a length may be anything.
+            let there = read.len().map_err(MappedError::io(&self.path))?.saturating_sub(offset);
+            bytes = at(len.min(there) as usize)?;
         }
+        bytes.truncate(len as usize);
+        split(&Bytes::from(bytes))
     }
 }

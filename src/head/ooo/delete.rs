@@ -1,10 +1,12 @@
 //! Deleting what came out of order: it is taken out of memory at once, so that what comes later is not deleted.
 
 use super::super::Head;
+use super::super::holds::Site;
 use super::Stored;
 use crate::chunk::{WrittenChunk, rewrite};
 use crate::error::Result;
 use crate::model::TimeRange;
+use crate::wal::Log;
 use crate::wal::record::{RefTombstone, encode_tombstones};
 
 /// A series' deletion, prepared: which of its chunks become which.
@@ -14,19 +16,33 @@ struct Deletion {
     rewritten: Vec<(usize, Vec<WrittenChunk>)>,
 }
 
+/// Series whose late samples are deleted before commits with such samples may go on.
+const SLICE: usize = 64;
+
 impl Head {
     /// Deletes what the series of these slots have out of order in these ranges. What deletes the series' other samples is
-    /// in the log already; this deletion gets a record of its own in the log of out-of-order samples, where it stands
-    /// behind what it deletes and in front of what comes later.
+    /// in the log already; this deletion gets records of its own in the log of out-of-order samples, where they stand
+    /// behind what they delete and in front of what comes later. Some series at a time: commits go on in between.
     ///
     /// # Errors
-    /// `Io`, `Full`, `Corrupt`: nothing is deleted.
+    /// `Io`, `Full`, `Corrupt`: nothing is deleted of the series at hand, and of those behind them.
     pub(in crate::head) fn delete_late(&self, deleted: &[(u32, RefTombstone)]) -> Result<()> {
         if self.out_of_order.is_empty() {
             return Ok(());
         }
+        let late: Vec<_> = deleted.iter().filter(|(id, _)| self.out_of_order.has(*id)).copied().collect();
+        for slice in late.chunks(SLICE) {
+            // While commits go on, if it is due: what follows writes to the log, which would do it else.
+            self.out_of_order.log.as_ref().map_or(Ok(()), Log::sync_if_due)?;
+            self.delete_late_slice(slice)?;
+        }
+        Ok(())
+    }
+
+    fn delete_late_slice(&self, deleted: &[(u32, RefTombstone)]) -> Result<()> {
         let table = &self.out_of_order;
         let _alone = table.gate.write();
+        let _hold = self.holds().begin_slice(Site::LateDeleted);
         let mut deletions = Vec::new();
         let mut tombstones = Vec::new();
         for (id, tombstone) in deleted {

@@ -142,7 +142,7 @@ fn commit(head: &Arc<Head>, names: &[&str], times: std::ops::Range<i64>) {
 fn numbers(head: &Head) -> (u64, Vec<u64>, Vec<(String, Metadata)>) {
     let mut gone: Vec<_> = head.gone.lock().keys().copied().collect();
     gone.sort_unstable();
-    (head.last_reference.load(Ordering::Acquire), gone, head.metadata.get(None))
+    (head.last_reference.load(Ordering::Acquire), gone, head.metadata.get(None, head.holds()))
 }
 
 #[test]

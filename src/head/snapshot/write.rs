@@ -110,7 +110,7 @@ impl Head {
             records.buffer.bytes(),
         );
         records.end()?;
-        let exemplars = self.exemplars.all();
+        let exemplars = self.exemplars.all(self.holds());
         for part in exemplars.chunks(EXEMPLARS) {
             // Of a series that is gone nobody asks.
             let known = part.iter().filter_map(|(series, exemplar)| Some((self.known(*series)?.reference(), exemplar)));
@@ -165,7 +165,7 @@ impl Head {
             last_reference: self.last_reference.load(Ordering::Acquire),
             chunks_end: self.mapped.as_ref().map_or(0, |files| files.end().0),
             gone,
-            metadata: self.metadata.get(None),
+            metadata: self.metadata.get(None, self.holds()),
         }
     }
 

@@ -103,7 +103,8 @@ pub(super) fn churn(env: &Env, churn: &Churn) -> CommandResult {
         let more = json!({
             "round": round, "series": stats.series, "label_pairs": stats.label_pairs,
             "counted_mib": stats.bytes as f64 / f64::from(1 << 20),
-            "longest_hold_ms": stats.longest_hold.as_secs_f64() * 1e3,
+            "longest_hold_ms": stats.longest_hold.as_secs_f64() * 1e3, "longest_hold_for": stats.longest_hold_for,
+            "longest_work_ms": stats.longest_work.as_secs_f64() * 1e3, "longest_work_for": stats.longest_work_for,
         });
         lap.done("churn", churn.series as f64, more)?;
     }
