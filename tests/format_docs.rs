@@ -28,12 +28,12 @@ fn constant(source: &str, name: &str) -> String {
 
 /// A constant as a page writes it: magic numbers as hexadecimal digits, sizes in KiB and MiB.
 fn as_written(expression: &str) -> String {
+    if let Some(text) = expression.strip_prefix("b\"").or(expression.strip_prefix('"')) {
+        return text.trim_end_matches('"').to_owned();
+    }
     let plain = expression.replace('_', "");
     if let Some(hex) = plain.strip_prefix("0x") {
         return hex.to_uppercase();
-    }
-    if let Some(text) = plain.strip_prefix("b\"") {
-        return text.trim_end_matches('"').to_owned();
     }
     let number = |text: &str| text.trim().parse::<u64>().unwrap();
     let bytes = match plain.split_once("<<") {
@@ -43,12 +43,13 @@ fn as_written(expression: &str) -> String {
     match bytes {
         bytes if bytes % (1 << 20) == 0 => format!("{} MiB", bytes >> 20),
         bytes if bytes % (1 << 10) == 0 => format!("{} KiB", bytes >> 10),
-        bytes => bytes.to_string(),
+        number if number >= 10_000 => format!("{},{:03}", number / 1000, number % 1000),
+        number => number.to_string(),
     }
 }
 
 /// Which constant of which source stands on which page.
-const CONSTANTS: [(&str, &str, &str); 9] = [
+const CONSTANTS: [(&str, &str, &str); 13] = [
     ("src/block/tombstones.rs", "MAGIC", "tombstones.md"),
     ("src/block/segments.rs", "MAGIC", "block.md"),
     ("src/block/segments.rs", "SEGMENT_SIZE", "block.md"),
@@ -58,6 +59,10 @@ const CONSTANTS: [(&str, &str, &str); 9] = [
     ("src/bucket/header.rs", "MAGIC", "index-header.md"),
     ("src/head/mapped/format.rs", "MAGIC", "chunks_head.md"),
     ("src/head/mapped/mod.rs", "FILE_SIZE", "chunks_head.md"),
+    ("src/head/snapshot/mod.rs", "PREFIX", "snapshot.md"),
+    ("src/head/snapshot/extra.rs", "FILE", "snapshot.md"),
+    ("src/head/snapshot/extra.rs", "MAGIC", "snapshot.md"),
+    ("src/head/snapshot/write.rs", "EXEMPLARS", "snapshot.md"),
 ];
 
 #[test]

@@ -6,8 +6,11 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "helpers of tests fail as tests do")]
 
+use std::time::Duration;
+
+use narthex::db::{Downsampling, RetentionRule};
 use narthex::head::FloatEncoding;
-use narthex::model::Labels;
+use narthex::model::{Labels, Matcher};
 use narthex::testkit::CheckedDb;
 use narthex::testkit::strategy::{self, Operation, Scope};
 use narthex::wal::Compression;
@@ -25,9 +28,23 @@ struct Setup {
     /// How many times as long a merged block may be.
     merged: i64,
     window: i64,
-    retention: Option<i64>,
+    retention: Retention,
     encoding: Encoding,
+    life: Life,
     pool: Vec<Labels>,
+}
+
+/// What becomes of the data that is not appended to any more.
+#[derive(Debug, Clone)]
+struct Life {
+    /// For how many blocks' time some series are kept; 0: as long as the others.
+    rule: i64,
+    stale_series_share: Option<f64>,
+    snapshot_at_close: bool,
+    snapshot_interval: Option<Duration>,
+    max_exemplars: usize,
+    /// After how many blocks' time there are coarser copies; 0: never.
+    downsampled: i64,
 }
 
 /// How chunks are encoded, and whether start timestamps are kept.
@@ -44,7 +61,18 @@ impl Setup {
         Options {
             min_block_duration: self.block,
             max_block_duration: Some(self.merged * self.block),
-            retention: Retention { time: self.retention, ..Retention::default() },
+            retention: self.retention,
+            retention_rules: self.rules(),
+            stale_series_share: self.life.stale_series_share,
+            snapshot_at_close: self.life.snapshot_at_close,
+            snapshot_interval: self.life.snapshot_interval,
+            max_exemplars: self.life.max_exemplars,
+            downsampling: (self.life.downsampled > 0).then(|| Downsampling {
+                five_minutes_after: self.life.downsampled * self.block,
+                hour_after: 2 * self.life.downsampled * self.block,
+                keep_five_minutes: Some(6 * self.life.downsampled * self.block),
+                keep_hours: None,
+            }),
             durability: if self.sync { Durability::Sync } else { Durability::default() },
             wal_compression: Compression::Snappy,
             wal_segment_size: 32 << 10,
@@ -58,18 +86,53 @@ impl Setup {
             ..Options::default()
         }
     }
+
+    /// One for some of the metrics, but for the first series.
+    fn rules(&self) -> Vec<RetentionRule> {
+        if self.life.rule == 0 {
+            return Vec::new();
+        }
+        let first = self.pool[0].iter().map(|(name, value)| Matcher::equal(name, value)).collect();
+        let some = vec![Matcher::new(narthex::model::MatchOp::Regex, "__name__", "[hu].*").unwrap()];
+        let keep = self.life.rule * self.block;
+        vec![RetentionRule { matchers: first, keep: 4 * keep }, RetentionRule { matchers: some, keep }]
+    }
+}
+
+fn life() -> impl Strategy<Value = Life> {
+    let rule = select(vec![0_i64, 0, 0, 1, 4]);
+    let stale_series_share = select(vec![None, None, Some(0.2), Some(0.5)]);
+    let snapshot_interval = select(vec![None, None, Some(Duration::ZERO), Some(Duration::from_secs(20))]);
+    let max_exemplars = select(vec![3_usize, 1000]);
+    let downsampled = select(vec![0_i64, 0, 0, 0, 1, 3]);
+    (rule, stale_series_share, any::<bool>(), snapshot_interval, max_exemplars, downsampled).prop_map(
+        |(rule, stale_series_share, snapshot_at_close, snapshot_interval, max_exemplars, downsampled)| Life {
+            rule,
+            stale_series_share,
+            snapshot_at_close,
+            snapshot_interval,
+            max_exemplars,
+            downsampled,
+        },
+    )
 }
 
 fn setup() -> impl Strategy<Value = Setup> {
     let block = select(vec![10_000_i64, 60_000]);
     // In halves of a block.
     let window = select(vec![0_i64, 0, 1, 6, 40]);
-    let retention = prop_oneof![3 => Just(None), 1 => select(vec![Some(60_000_i64), Some(200_000)])];
+    let time = |time| Retention { time: Some(time), ..Retention::default() };
+    let bytes = |bytes| Retention { bytes: Some(bytes), ..Retention::default() };
+    let retention = prop_oneof![
+        5 => Just(Retention::default()),
+        2 => select(vec![60_000_i64, 200_000]).prop_map(time),
+        1 => select(vec![6000_u64, 40_000]).prop_map(bytes),
+    ];
     let encoding =
         select(vec![Encoding::Default, Encoding::Default, Encoding::Xor2, Encoding::Starts, Encoding::AllStarts]);
     let merged = select(vec![1_i64, 3, 9]);
-    (any::<u64>(), any::<bool>(), block, merged, window, retention, encoding, strategy::pool(5)).prop_map(
-        |(seed, sync, block, merged, window, retention, encoding, pool)| Setup {
+    (any::<u64>(), any::<bool>(), block, merged, window, retention, encoding, life(), strategy::pool(5)).prop_map(
+        |(seed, sync, block, merged, window, retention, encoding, life, pool)| Setup {
             seed,
             sync,
             block,
@@ -77,6 +140,8 @@ fn setup() -> impl Strategy<Value = Setup> {
             window: window * block / 2,
             retention,
             encoding,
+            // Retention by series takes no regard as yet of which of two writes was the first.
+            life: Life { rule: if window == 0 { life.rule } else { 0 }, ..life },
             pool,
         },
     )
@@ -96,7 +161,7 @@ impl ReferenceStateMachine for Plan {
     fn transitions(setup: &Setup) -> BoxedStrategy<Operation> {
         strategy::operation(
             &setup.pool,
-            Scope { reach: 2 * setup.block + setup.window.min(4 * setup.block), faults: false },
+            Scope { reach: 2 * setup.block + setup.window.min(4 * setup.block), faults: false, beside: true },
         )
     }
 
@@ -353,6 +418,60 @@ fn a_series_that_is_marked_for_removal_twice_is_not_removed_for_the_first_time()
             Operation::Commit { appender: 1 },
             Operation::Maintain,
             Operation::Commit { appender: 2 },
+        ],
+    );
+}
+
+/// That a series had left the head early was known to the process alone that had it leave: what its block has at a time was
+/// not the first write there for the next one.
+#[test]
+fn a_series_that_left_the_head_early_keeps_its_past_across_restarts() {
+    let a = Labels::from_pairs([("__name__", "a")]);
+    for snapshot_at_close in [false, true] {
+        let options = Options {
+            min_block_duration: 10_000,
+            stale_series_share: Some(0.2),
+            snapshot_at_close,
+            ..Options::default()
+        };
+        replay(
+            options,
+            &[
+                append(0, "a", 2000),
+                append(0, "b", 0),
+                Operation::Commit { appender: 0 },
+                Operation::End { labels: a.clone() },
+                Operation::Maintain,
+                Operation::Reopen,
+                append(0, "a", 1000),
+                Operation::Commit { appender: 0 },
+                append(0, "a", 0),
+                Operation::Commit { appender: 0 },
+            ],
+        );
+    }
+}
+
+/// What came late was in the head, in a table of its own.
+#[test]
+fn a_copy_with_the_head_has_what_came_late() {
+    let options = Options { min_block_duration: 10_000, out_of_order_window: 60_000, ..Options::default() };
+    let copy = Operation::Copy { with_head: true, back: false };
+    replay(
+        options,
+        &[
+            append(0, "a", 0),
+            append(0, "a", 1000),
+            append(0, "b", 50_000),
+            Operation::Commit { appender: 0 },
+            copy.clone(),
+            Operation::Flush,
+            append(0, "a", 2000),
+            Operation::Commit { appender: 0 },
+            Operation::Jump { by: -100_000 },
+            append(0, "a", -98_000),
+            Operation::Commit { appender: 0 },
+            copy,
         ],
     );
 }

@@ -59,7 +59,7 @@ fn fate(seed: u64) -> (Options, Vec<Operation>) {
     let pool = fate.draw(&strategy::pool(6));
     let operations = strategy::operation(
         &pool,
-        Scope { reach: 2 * block + options.out_of_order_window.min(4 * block), faults: true },
+        Scope { reach: 2 * block + options.out_of_order_window.min(4 * block), faults: true, beside: false },
     );
     let operations = (0..OPERATIONS).map(|_| fate.draw(&operations)).collect();
     (options, operations)

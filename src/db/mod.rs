@@ -149,6 +149,9 @@ impl Db {
         let blocks = Blocks::open(env, dir, options.block_guard.clone())?;
         let floor = blocks.complete_until().unwrap_or(i64::MIN);
         let (head, replayed) = Head::open(env, dir, options.head(), options.log(), floor)?;
+        if let Err(error) = stale::remember_ended(&head, &blocks, floor) {
+            tracing::warn!(dir = %dir.display(), %error, "a block of series that have ended cannot be read");
+        }
         for damage in &replayed.damage {
             tracing::warn!(%damage, "the log was damaged; what can be read of it is there");
         }

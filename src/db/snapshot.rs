@@ -6,7 +6,7 @@ use std::path::Path;
 
 use parking_lot::Mutex;
 
-use super::Inner;
+use super::{Inner, Maintenance};
 use crate::block::{
     BLOCK_FILES, Block, BlockError, BlockRead, CHUNKS_DIR, CREATING, Symbols, TOMBSTONES_FILE, TimedChunk, Ulid,
 };
@@ -39,8 +39,13 @@ impl Inner {
         create_dir_durably(fs, dir).map_err(BlockError::io(dir))?;
         let (mut written, head) = {
             // Nothing is cut, deleted or dropped meanwhile, and links are quick.
-            let _turn = self.maintenance.lock();
+            let mut state = self.maintenance.lock();
             self.check_open()?;
+            if with_head {
+                // What came out of order is no part of the head's block.
+                state.cut_late = true;
+                self.cut_late(&mut state, &mut Maintenance::default())?;
+            }
             let mut written = Vec::new();
             for block in self.blocks.all().iter() {
                 copy_block(fs, block, dir)?;

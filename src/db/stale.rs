@@ -2,13 +2,33 @@
 //! the old ones would fill memory until the head is cut.
 
 use super::Inner;
+use super::blocks::Blocks;
 use super::maintain::{Maintenance, State};
-use crate::block::HINT_STALE_SERIES;
+use crate::block::{BlockRead as _, HINT_STALE_SERIES};
 use crate::budget::Budget;
 use crate::compact::{Part, write_block_as};
 use crate::error::Result;
-use crate::head::{LeavingSeries, StaleSeries};
-use crate::model::TimeRange;
+use crate::head::{Head, LeavingSeries, StaleSeries};
+use crate::model::{Labels, TimeRange};
+
+/// Tells the head how far the series had come that left it early and that could still be given samples: what blocks have
+/// of them was written first.
+pub(super) fn remember_ended(head: &Head, blocks: &Blocks, floor: i64) -> Result<()> {
+    let (mut labels, mut chunks) = (Labels::empty(), Vec::new());
+    for block in blocks.all().iter() {
+        let meta = block.meta();
+        if meta.max_time <= floor || !meta.compaction.has_hint(HINT_STALE_SERIES) {
+            continue;
+        }
+        for id in block.select(&[])? {
+            block.series(id, &mut labels, &mut chunks)?;
+            if let Some(newest) = chunks.iter().map(|chunk| chunk.max_time).max() {
+                head.has_ended(&labels, newest);
+            }
+        }
+    }
+    Ok(())
+}
 
 impl Inner {
     /// Moves stale series into blocks of their own if their share of all is large enough, and out of the head.

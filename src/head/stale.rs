@@ -12,10 +12,12 @@
 
 use std::sync::atomic::Ordering;
 
+use xxhash_rust::xxh64::xxh64;
+
 use super::{Head, SeriesRef};
 use crate::error::Result;
 use crate::index::SeriesId;
-use crate::model::TimeRange;
+use crate::model::{Labels, TimeRange};
 use crate::wal::record::{RefTombstone, encode_tombstones};
 
 /// Series that end in a stale marker.
@@ -121,5 +123,19 @@ impl Head {
             log.commit(&[&record])?;
         }
         Ok(None)
+    }
+
+    /// A block has what a series had that was evicted, up to `newest`: to be said after opening, as the log does not tell of
+    /// those that a snapshot of the head or a checkpoint came after.
+    pub(crate) fn has_ended(&self, labels: &Labels, newest: i64) {
+        let hash = xxh64(labels.as_packed(), 0);
+        let mut shard = self.map.shard(hash);
+        shard.end(hash, newest);
+        // One that began again, and has nothing yet that was later.
+        if let Some((_, series)) = self.find(&shard, hash, labels.as_packed())
+            && series.newest() < newest
+        {
+            series.begin_after(newest);
+        }
     }
 }

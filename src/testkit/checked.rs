@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::annotations::{Annotations, Pending};
 use super::model::{Content, Difference, ModelDb, content, same_sample};
 use super::strategy::Operation;
 use super::{OpKind, PowerCut, SimHandle};
@@ -13,14 +14,17 @@ use crate::db::{Db, DbSource, Maintenance, Options};
 use crate::error::{Error, Result};
 use crate::fs::Env;
 use crate::head::Appender;
-use crate::model::{Labels, Matcher, Sample, TimeRange, Value};
+use crate::model::{Exemplar, Labels, Matcher, STALE_NAN_BITS, Sample, TimeRange, Value};
 use crate::wal::Durability;
+
+mod beside;
 
 /// An open appender and what was handed to it.
 #[derive(Debug)]
 struct Open {
     appender: Appender,
     pending: Vec<(Labels, Sample)>,
+    said: Pending,
     /// What the clock said when it began.
     began: i64,
     /// Samples up to here may have been cut into a block since it began.
@@ -69,6 +73,8 @@ pub struct CheckedDb {
     cut: i64,
     /// Whatever was committed once, deleted or not.
     written: BTreeMap<Labels, BTreeSet<i64>>,
+    /// Exemplars and metadata.
+    annotations: Annotations,
     /// Whether something may fail.
     broken: bool,
     /// Set when what was to fail once has failed; none if nothing is to.
@@ -91,7 +97,9 @@ impl CheckedDb {
         let (env, machine) = Env::simulated(seed);
         let dir = Path::new(DIR).to_owned();
         let db = Db::open_with(&env, &dir, options.clone()).map_err(failed("opening"))?;
+        let annotations = Annotations::new(options.max_exemplars);
         Ok(Self {
+            annotations,
             env,
             machine,
             dir,
@@ -144,6 +152,8 @@ impl CheckedDb {
             self.settle()?;
         }
         self.check()?;
+        let restarted = matches!(operation, Operation::Reopen | Operation::Kill | Operation::PowerCut { .. });
+        self.check_annotations(restarted)?;
         Ok(outcome)
     }
 
@@ -183,6 +193,26 @@ impl CheckedDb {
                 let committed = self.commit(OWN)?;
                 Ok(format!("the last {outcome}, {committed}"))
             }
+            Operation::End { labels } => {
+                const OWN: usize = usize::MAX;
+                let stale = Value::Float(f64::from_bits(STALE_NAN_BITS));
+                let outcome = self.append(OWN, labels, Sample { t: now, st: 0, value: stale })?;
+                let committed = self.commit(OWN)?;
+                Ok(format!("{outcome}, {committed}"))
+            }
+            Operation::Exemplar { appender, labels, ago, exemplar, value } => {
+                let exemplar =
+                    Exemplar { labels: exemplar.clone(), value: f64::from(*value), t: now.saturating_sub(*ago) };
+                self.append_exemplar(*appender, labels, exemplar)
+            }
+            Operation::Describe { appender, labels, metadata } => self.describe(*appender, labels, metadata),
+            Operation::Bulk { samples } => {
+                let at = |(labels, ago, value): &(Labels, i64, Value)| {
+                    (labels.clone(), Sample { t: now.saturating_sub(*ago), st: 0, value: value.clone() })
+                };
+                self.bulk(samples.iter().map(at).collect())
+            }
+            Operation::Copy { with_head, back } => self.copy(*with_head, *back),
             Operation::Commit { appender } => self.commit(*appender),
             Operation::Rollback { appender } => {
                 if let Some(open) = self.appenders.remove(appender) {
@@ -200,7 +230,11 @@ impl CheckedDb {
             Operation::ReadHeld { slot } => self.read_held(*slot),
             Operation::Maintain => self.maintain(Db::maintain),
             Operation::Flush => self.maintain(Db::flush),
-            Operation::Compact => self.maintain(Db::compact),
+            Operation::Compact => {
+                let done = self.maintain(Db::compact)?;
+                self.check_rule()?;
+                Ok(done)
+            }
             Operation::CleanTombstones => self.maintain(Db::clean_tombstones),
             Operation::Reopen => {
                 self.let_go();
@@ -357,20 +391,26 @@ impl CheckedDb {
         t <= future && (in_order || out_of_order) && self.options.max_series.is_none()
     }
 
-    fn append(&mut self, slot: usize, labels: &Labels, mut sample: Sample) -> Result<String, Difference> {
-        if !starts_are_kept(&self.options, &sample.value) {
-            sample.st = 0;
-        }
-        let mut open = match self.appenders.remove(&slot) {
+    /// The appender in `slot`, or a new one.
+    fn take_appender(&mut self, slot: usize) -> Result<Open, Difference> {
+        Ok(match self.appenders.remove(&slot) {
             Some(open) => open,
             None => Open {
                 appender: self.db()?.appender(),
                 pending: Vec::new(),
+                said: Pending::default(),
                 began: self.env.clock.now_ms(),
                 cut_since: None,
                 first: None,
             },
-        };
+        })
+    }
+
+    fn append(&mut self, slot: usize, labels: &Labels, mut sample: Sample) -> Result<String, Difference> {
+        if !starts_are_kept(&self.options, &sample.value) {
+            sample.st = 0;
+        }
+        let mut open = self.take_appender(slot)?;
         let t = sample.t;
         let must_take = self.must_take(&open, labels, t);
         self.model.know(labels);
@@ -400,21 +440,15 @@ impl CheckedDb {
     }
 
     fn commit(&mut self, slot: usize) -> Result<String, Difference> {
-        let Some(Open { appender, pending, cut_since, .. }) = self.appenders.remove(&slot) else {
+        let Some(Open { appender, pending, said, cut_since, .. }) = self.appenders.remove(&slot) else {
             return Ok(String::new());
         };
         let handed_over = pending.len() as u64;
-        // What retention took may be written anew, and is compared with what is there, as after a deletion.
-        if pending.iter().any(|(labels, sample)| self.model.is_doubtful(labels, sample.t))
-            && let Ok(found) = content(&self.db()?.source(), TimeRange::ALL, &[])
-        {
-            for (labels, Sample { t, .. }) in &pending {
-                if found.get(labels).is_none_or(|samples| !samples.contains_key(t)) {
-                    self.model.is_gone(labels, *t);
-                }
-            }
-        }
-        let committed = match appender.commit() {
+        self.look_for_doubtful(&pending)?;
+        let committed = appender.commit();
+        let head = Arc::clone(self.db()?.head());
+        self.annotations.commit(said, committed.is_ok(), &head).map_err(failed("exemplars"))?;
+        let committed = match committed {
             Ok(committed) => committed,
             Err(error) => {
                 for (labels, sample) in pending {
@@ -481,6 +515,20 @@ impl CheckedDb {
         Ok(format!("{committed:?}"))
     }
 
+    /// What retention took may be written anew, and is compared with what is there, as after a deletion.
+    fn look_for_doubtful(&mut self, pending: &[(Labels, Sample)]) -> Result<(), Difference> {
+        if pending.iter().any(|(labels, sample)| self.model.is_doubtful(labels, sample.t))
+            && let Ok(found) = content(&self.db()?.source(), TimeRange::ALL, &[])
+        {
+            for (labels, Sample { t, .. }) in pending {
+                if found.get(labels).is_none_or(|samples| !samples.contains_key(t)) {
+                    self.model.is_gone(labels, *t);
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn delete(&mut self, range: TimeRange, matchers: &[Matcher]) -> Result<String, Difference> {
         let deleted = self.db()?.delete(range, matchers);
         // A view that is held shows the same commits for ever, and may or may not show a deletion.
@@ -524,16 +572,10 @@ impl CheckedDb {
     fn maintain(&mut self, work: impl Fn(&Db) -> Result<Maintenance>) -> Result<String, Difference> {
         // Whatever was committed may be in a block now, and be refused to appenders that are open.
         self.cut = self.cut.max(self.newest_of_all);
-        for open in self.appenders.values_mut() {
-            open.cut_since = Some(self.newest_of_all);
-        }
+        self.appenders_may_be_late();
+        let before = self.blocks()?;
         let done = work(self.db()?);
-        if let Some(time) = self.options.retention.time
-            && done.as_ref().map_or(true, |done| !done.dropped.is_empty())
-        {
-            let newest = self.db()?.status().blocks.iter().map(|block| block.meta.max_time).max();
-            self.model.may_lose_before(newest.map_or(i64::MIN, |newest| newest.saturating_sub(time)));
-        }
+        self.retain(&before, done.as_ref().ok())?;
         match done {
             Ok(Maintenance { written, merged, dropped, .. }) => {
                 Ok(format!("{} written, {} merged, {} dropped", written.len(), merged.len(), dropped.len()))

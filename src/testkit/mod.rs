@@ -12,7 +12,7 @@
 //! use proptest::prelude::*;
 //!
 //! let sequence = strategy::pool(4).prop_flat_map(|pool| {
-//!     let scope = strategy::Scope { reach: 60_000, faults: true };
+//!     let scope = strategy::Scope { reach: 60_000, faults: true, beside: true };
 //!     prop::collection::vec(strategy::operation(&pool, scope), 1..40)
 //! });
 //! proptest!(ProptestConfig::with_cases(8), |(sequence in sequence, seed: u64)| {
@@ -29,6 +29,7 @@
 //! [`Env::simulated`](crate::fs::Env::simulated) gives the machine. Nothing here is compiled without the feature
 //! `testkit`.
 
+mod annotations;
 mod checked;
 #[cfg(feature = "bucket")]
 mod faulty_store;

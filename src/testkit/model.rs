@@ -211,6 +211,12 @@ impl ModelDb {
         self.attempt(labels, sample);
     }
 
+    /// Whether a commit that failed may have left a sample there, to be seen now or when the directory is opened again.
+    #[must_use]
+    pub fn is_attempted(&self, labels: &Labels, t: i64) -> bool {
+        self.attempted.contains_key(&(labels.clone(), t))
+    }
+
     /// Whether a commit that failed half way may have left a sample there.
     #[must_use]
     pub fn is_half_done(&self, labels: &Labels, t: i64) -> bool {
@@ -254,11 +260,12 @@ impl ModelDb {
         self.doubtful.contains(&(labels.clone(), t))
     }
 
-    /// Samples before `t` may be gone from now on, as retention takes whole blocks.
-    pub fn may_lose_before(&mut self, t: i64) {
-        if let Some(before) = t.checked_sub(1) {
-            self.attempt_delete(TimeRange::new(i64::MIN, before), &[]);
-        }
+    /// Samples in `range` of the series that `wanted` picks may be gone from now on, as retention takes whole blocks, or
+    /// whole series of them.
+    pub fn may_lose(&mut self, range: TimeRange, wanted: impl Fn(&Labels) -> bool) {
+        let lost = self.keys(range, &[]).into_iter().filter(|(labels, _)| wanted(labels));
+        let lost: Vec<_> = lost.collect();
+        self.doubtful.extend(lost);
     }
 
     /// The sample of a series at a time.
@@ -318,6 +325,20 @@ impl ModelDb {
     /// The first difference.
     pub fn check(&self, found: &Content) -> Result<(), Difference> {
         self.compare(found, false)
+    }
+
+    /// Compares with a part of what a database answers: nothing is there that should not be. Which of two writes is seen is
+    /// not looked at, since the first may be in the other part.
+    ///
+    /// # Errors
+    /// [`Difference::Invented`].
+    pub fn check_part(&self, found: &Content) -> Result<(), Difference> {
+        let mut part = Self { dropped: self.dropped.clone(), half_done: self.half_done.clone(), ..Self::default() };
+        for (labels, samples) in found {
+            let there = samples.iter().filter(|(t, _)| self.get(labels, **t).is_some());
+            part.series.insert(labels.clone(), there.map(|(t, sample)| (*t, sample.clone())).collect());
+        }
+        part.compare(found, false)
     }
 
     /// Compares with what is there when the directory is opened again, by whoever and after whatever, and takes what is

@@ -10,8 +10,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::model::{
-    CUSTOM_BUCKETS_SCHEMA, CounterResetHint, FloatHistogram, Histogram, Labels, MatchOp, Matcher, STALE_NAN_BITS, Span,
-    Value,
+    CUSTOM_BUCKETS_SCHEMA, CounterResetHint, FloatHistogram, Histogram, Labels, MatchOp, Matcher, Metadata, MetricType,
+    STALE_NAN_BITS, Span, Value,
 };
 
 /// Something that can be done to a database on a simulated machine; [`CheckedDb`](super::CheckedDb) does it.
@@ -42,6 +42,45 @@ pub enum Operation {
         count: usize,
         /// The first value; the others rise from it.
         value: Value,
+    },
+    /// Commits a stale marker: the series ends, for now.
+    End {
+        /// The series.
+        labels: Labels,
+    },
+    /// Hands an exemplar to an appender.
+    Exemplar {
+        /// Which appender.
+        appender: usize,
+        /// The series.
+        labels: Labels,
+        /// How long before now it was, in milliseconds.
+        ago: i64,
+        /// Its own labels.
+        exemplar: Labels,
+        /// Its value.
+        value: u8,
+    },
+    /// Has an appender say what a series' metric is.
+    Describe {
+        /// Which appender.
+        appender: usize,
+        /// The series.
+        labels: Labels,
+        /// What it is.
+        metadata: Metadata,
+    },
+    /// Writes blocks of samples, beside whatever goes on: those that their series are past already.
+    Bulk {
+        /// Series, how long before now, and what.
+        samples: Vec<(Labels, i64, Value)>,
+    },
+    /// Copies the database, and compares the copy.
+    Copy {
+        /// Whether with what the head holds.
+        with_head: bool,
+        /// Whether the copy's blocks are taken over again, which changes nothing.
+        back: bool,
     },
     /// Commits what an appender has.
     Commit {
@@ -274,25 +313,29 @@ pub struct Scope {
     pub reach: i64,
     /// Whether the disk fails, too.
     pub faults: bool,
+    /// Whether there is more than samples and their blocks: exemplars, metadata, series that end, backfills, copies.
+    pub beside: bool,
 }
 
 /// What can be done to a database with these series. Times are whole seconds, so that they meet.
 pub fn operation(pool: &[Labels], scope: Scope) -> BoxedStrategy<Operation> {
     let seconds = scope.reach / 1000;
-    let series = select(pool.to_vec());
+    let series = select(pool.to_vec()).boxed();
     let ago = prop_oneof![
         6 => 0..4_i64,
         3 => 0..seconds.max(1),
         1 => -700..2 * seconds.max(1),
     ]
-    .prop_map(|seconds| seconds * 1000);
+    .prop_map(|seconds| seconds * 1000)
+    .boxed();
     let age = prop_oneof![3 => Just(0), 1 => 0..100_000_i64, 1 => Just(60_000_i64)];
     let matchers = || prop::collection::vec(matcher(pool), 0..3);
     let range = (0..2 * seconds.max(1), 0..seconds.max(1)).prop_map(|(ago, len)| (ago * 1000, len * 1000));
     let append = (0..3_usize, series.clone(), ago.clone(), value(), age)
         .prop_map(|(appender, labels, ago, value, age)| Operation::Append { appender, labels, ago, value, age });
-    let burst = (series, ago, select(vec![1_i64, 10, 1000]), 20..160_usize, value())
+    let burst = (series.clone(), ago.clone(), select(vec![1_i64, 10, 1000]), 20..160_usize, value())
         .prop_map(|(labels, ago, step, count, value)| Operation::Burst { labels, ago, step, count, value });
+    let beside = beside(&series, &ago);
     let delete =
         (range.clone(), matchers()).prop_map(|((ago, len), matchers)| Operation::Delete { ago, len, matchers });
     let select_some = (range, matchers()).prop_map(|((ago, len), matchers)| Operation::Select { ago, len, matchers });
@@ -316,8 +359,9 @@ pub fn operation(pool: &[Labels], scope: Scope) -> BoxedStrategy<Operation> {
         12 => pass.prop_map(|seconds| Operation::Pass { time: seconds * 1000 }),
         1 => (-100..100_i64).prop_map(|seconds| Operation::Jump { by: seconds * 1000 }),
     ];
+    let work = if scope.beside { prop_oneof![96 => work, 10 => beside].boxed() } else { work.boxed() };
     if !scope.faults {
-        return work.boxed();
+        return work;
     }
     let kind = select(vec![io::ErrorKind::Other, io::ErrorKind::StorageFull, io::ErrorKind::Interrupted]);
     let fail = (0..40_u64, any::<bool>(), kind).prop_map(|(after, sync, kind)| Operation::Fail { after, sync, kind });
@@ -326,6 +370,31 @@ pub fn operation(pool: &[Labels], scope: Scope) -> BoxedStrategy<Operation> {
         1 => fail,
         1 => (0..3000_u64).prop_map(|room| Operation::FullDisk { room }),
         2 => Just(Operation::Heal),
+    ]
+    .boxed()
+}
+
+/// What [`Scope::beside`] is about.
+fn beside(series: &BoxedStrategy<Labels>, ago: &BoxedStrategy<i64>) -> BoxedStrategy<Operation> {
+    let traced = select(vec!["a", "b"]).prop_map(|id| Labels::from_pairs([("trace_id", id)]));
+    let exemplar = (0..3_usize, series.clone(), ago.clone(), traced, 0..3_u8).prop_map(
+        |(appender, labels, ago, exemplar, value)| Operation::Exemplar { appender, labels, ago, exemplar, value },
+    );
+    let metadata = (select(vec![MetricType::Counter, MetricType::Gauge]), select(vec!["", "seconds"]));
+    let metadata = metadata.prop_map(|(metric_type, unit)| Metadata {
+        metric_type,
+        unit: unit.to_owned(),
+        help: "What it says.".to_owned(),
+    });
+    let describe = (0..3_usize, series.clone(), metadata)
+        .prop_map(|(appender, labels, metadata)| Operation::Describe { appender, labels, metadata });
+    let bulk = prop::collection::vec((series.clone(), ago.clone(), value()), 1..8);
+    prop_oneof![
+        4 => exemplar,
+        2 => describe,
+        2 => series.clone().prop_map(|labels| Operation::End { labels }),
+        1 => bulk.prop_map(|samples| Operation::Bulk { samples }),
+        1 => (any::<bool>(), any::<bool>()).prop_map(|(with_head, back)| Operation::Copy { with_head, back }),
     ]
     .boxed()
 }

@@ -17,12 +17,12 @@ use crate::db::{DIR, at};
 use crate::history::{History, Samples, stride};
 
 /// The series' name and the sample's time.
-type Key = (String, i64);
+pub(crate) type Key = (String, i64);
 
 /// Series of one kind of samples each: 0 and 1 floats, 2 integer histograms, 3 float histograms, 4 custom buckets.
-const SERIES: usize = 5;
+pub(crate) const SERIES: usize = 5;
 
-fn options(durability: Durability) -> Options {
+pub(crate) fn options(durability: Durability) -> Options {
     Options {
         min_block_duration: 60_000,
         max_block_duration: Some(180_000),
@@ -38,12 +38,12 @@ fn options(durability: Durability) -> Options {
     }
 }
 
-fn labels(series: usize) -> Labels {
+pub(crate) fn labels(series: usize) -> Labels {
     Labels::from_pairs([("__name__", "up".to_owned()), ("series", series.to_string())])
 }
 
 /// What a series has at a time: always the same, so that an invented one is seen.
-fn sample(series: usize, t: i64) -> Sample {
+pub(crate) fn sample(series: usize, t: i64) -> Sample {
     let drawn = splitmix64(&mut ((series as u64) << 48 ^ t.cast_unsigned()));
     let histogram = || {
         let (low, high) = (drawn % 50, drawn >> 8 & 63);
@@ -65,7 +65,7 @@ fn sample(series: usize, t: i64) -> Sample {
 }
 
 /// A sample as a number: two that say the same have the same.
-fn fingerprint(sample: &Sample) -> u64 {
+pub(crate) fn fingerprint(sample: &Sample) -> u64 {
     let value = match &sample.value {
         Value::Float(value) => format!("{:x}", value.to_bits()),
         Value::Histogram(histogram) => {
@@ -80,16 +80,16 @@ fn fingerprint(sample: &Sample) -> u64 {
     xxh64(format!("{} {} {value}", sample.t, sample.st).as_bytes(), 0)
 }
 
-struct Life {
-    machine: SimHandle,
-    history: History<Key>,
-    db: Db,
-    options: Options,
-    started: u64,
+pub(crate) struct Life {
+    pub(crate) machine: SimHandle,
+    pub(crate) history: History<Key>,
+    pub(crate) db: Db,
+    pub(crate) options: Options,
+    pub(crate) started: u64,
 }
 
 impl Life {
-    fn new(options: Options) -> Self {
+    pub(crate) fn new(options: Options) -> Self {
         let (env, machine) = narthex::fs::Env::simulated(7);
         env.fs.create_dir_all(Path::new("/home")).unwrap();
         machine.settle();
@@ -99,7 +99,11 @@ impl Life {
     }
 
     /// Commits a sample of each of the series at each of these times, in milliseconds after the start.
-    fn commit(&mut self, series: impl IntoIterator<Item = usize> + Clone, times: impl IntoIterator<Item = i64>) {
+    pub(crate) fn commit(
+        &mut self,
+        series: impl IntoIterator<Item = usize> + Clone,
+        times: impl IntoIterator<Item = i64>,
+    ) {
         let mut keys: Vec<Key> = Vec::new();
         let mut appender = self.db.appender();
         for t in times.into_iter().map(|ms| at(0) + ms) {
@@ -130,7 +134,7 @@ impl Life {
     }
 
     /// Deletes from one time to another, in milliseconds after the start.
-    fn delete(&mut self, series: usize, from: i64, to: i64) {
+    pub(crate) fn delete(&mut self, series: usize, from: i64, to: i64) {
         let range = TimeRange::new(at(0) + from, at(0) + to);
         let name = labels(series).to_string();
         let meant = |key: &Key| key.0 == name && range.contains(key.1);
@@ -141,13 +145,13 @@ impl Life {
         }
     }
 
-    fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         let env = self.machine.kill();
         self.db = Db::open_with(&env, Path::new(DIR), self.options.clone()).unwrap();
     }
 }
 
-fn read(source: &dyn narthex::Source) -> Samples<Key> {
+pub(crate) fn read(source: &dyn narthex::Source) -> Samples<Key> {
     let found = content(source, TimeRange::ALL, &[]).unwrap();
     let samples = |(labels, samples): (Labels, std::collections::BTreeMap<i64, Sample>)| {
         let name = labels.to_string();
@@ -175,8 +179,8 @@ fn same(a: &Samples<Key>, b: &Samples<Key>, what: &str, story: &str) {
 }
 
 /// What a reader beside the owner finds, who writes nothing; then the owner; then the owner again; and after a round of
-/// maintenance.
-fn recover(image: &Image, options: &Options) -> Samples<Key> {
+/// maintenance, which may take what `may_go` says.
+pub(crate) fn recover(image: &Image, options: &Options, may_go: impl Fn(&Key) -> bool) -> (Samples<Key>, Db) {
     let (env, machine) = image.boot(1);
     let story = image.story();
     let is_there = image.files().iter().any(|(path, _)| path == &format!("{DIR}/"));
@@ -199,10 +203,16 @@ fn recover(image: &Image, options: &Options) -> Samples<Key> {
     assert!(left.is_empty(), "{left:?} is left after the repair. {story}");
     same(&read(&db.source()), &found, "the second recovery found something else", story);
     db.maintain().unwrap_or_else(|error| panic!("{error}. {story}"));
-    same(&read(&db.source()), &found, "maintenance changed what is there", story);
+    let after = read(&db.source());
+    let stays = |samples: &Samples<Key>| {
+        samples.iter().filter(|(key, _)| !may_go(key)).map(|(key, bits)| (key.clone(), *bits)).collect::<Samples<Key>>()
+    };
+    same(&stays(&after), &stays(&found), "maintenance changed what is there", story);
+    assert!(after.keys().all(|key| found.contains_key(key)), "maintenance brought something back. {story}");
     drop(db);
-    same(&read(&open().source()), &found, "after maintenance and a restart", story);
-    found
+    let db = open();
+    same(&read(&db.source()), &after, "after maintenance and a restart", story);
+    (found, db)
 }
 
 fn mixed(durability: Durability) -> Life {
@@ -247,14 +257,14 @@ fn all_of_it_survives_a_power_cut_if_commits_are_synced() {
     let renames = |name: &str| log.iter().filter(|op| op.kind == OpKind::Rename && op.path.contains(name)).count();
     assert!(renames("checkpoint") >= 1 && renames("tmp-for-creation") >= 4, "a life has blocks and checkpoints");
     assert!(log.iter().any(|op| op.kind == OpKind::Append && op.path.contains("/wbl/")), "something came late");
-    let images = life.history.check_many_crashes(life.started, |image| recover(image, &life.options));
+    let images = life.history.check_many_crashes(life.started, |image| recover(image, &life.options, |_| false).0);
     assert!(images > 20, "{images} images");
 }
 
 #[test]
 fn all_of_it_survives_a_killed_process_in_any_case() {
     let life = mixed(Durability::Interval(Duration::from_secs(1)));
-    let images = life.history.check_many_crashes(life.started, |image| recover(image, &life.options));
+    let images = life.history.check_many_crashes(life.started, |image| recover(image, &life.options, |_| false).0);
     assert!(images > 20, "{images} images");
 }
 
@@ -301,41 +311,41 @@ fn operations() -> Vec<Operation> {
     all
 }
 
-fn live(fault: Option<Operation>) -> CheckedDb {
-    let mut db = CheckedDb::open(7, options(Durability::Sync)).unwrap();
+fn live(options: &Options, operations: &[Operation], fault: Option<Operation>) {
+    let mut db = CheckedDb::open(7, options.clone()).unwrap();
     let what = format!("with {fault:?}");
-    for operation in fault.into_iter().chain(operations()) {
-        db.apply(&operation).unwrap_or_else(|difference| panic!("{difference}, after {operation:?} {what}"));
+    for operation in fault.iter().chain(operations) {
+        db.apply(operation).unwrap_or_else(|difference| panic!("{difference}, after {operation:?} {what}"));
     }
     let last = [Operation::Heal, Operation::Kill, Operation::PowerCut { seed: 1 }, Operation::PowerCut { seed: 3 }];
     for operation in last {
         db.apply(&operation).unwrap_or_else(|difference| panic!("{difference}, after {operation:?} {what}"));
     }
-    db
 }
 
-fn every_operation_fails_with(kind: io::ErrorKind) {
+/// Lives the life once for each operation of the disk, which fails; or for one in [`stride`].
+pub(crate) fn every_operation_fails_with(kind: io::ErrorKind, options: &Options, operations: &[Operation]) {
     let whole = {
-        let (_, machine) = narthex::fs::Env::simulated(7);
-        let opened = machine.ops();
-        let mut db = CheckedDb::open(7, options(Durability::Sync)).unwrap();
-        for operation in operations() {
-            db.apply(&operation).unwrap();
+        let mut db = CheckedDb::open(7, options.clone()).unwrap();
+        let opened = db.machine().ops();
+        for operation in operations {
+            db.apply(operation).unwrap_or_else(|difference| panic!("{difference}, after {operation:?}"));
         }
         db.machine().ops() - opened
     };
     assert!(whole > 300, "{whole} operations are not a life");
+    println!("{whole} operations of the disk, one in {} fails", stride());
     for after in (0..whole).step_by(stride() as usize) {
-        live(Some(Operation::Fail { after, sync: false, kind }));
+        live(options, operations, Some(Operation::Fail { after, sync: false, kind }));
     }
 }
 
 #[test]
 fn whichever_operation_of_it_fails_nothing_acknowledged_is_lost() {
-    every_operation_fails_with(io::ErrorKind::Other);
+    every_operation_fails_with(io::ErrorKind::Other, &options(Durability::Sync), &operations());
 }
 
 #[test]
 fn whichever_operation_of_it_finds_the_disk_full_nothing_acknowledged_is_lost() {
-    every_operation_fails_with(io::ErrorKind::StorageFull);
+    every_operation_fails_with(io::ErrorKind::StorageFull, &options(Durability::Sync), &operations());
 }

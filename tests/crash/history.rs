@@ -48,6 +48,14 @@ impl<K: Ord + Clone + Debug> History<K> {
         }
     }
 
+    /// These samples, acknowledged, were said to be on the disk.
+    pub(crate) fn synced_alone(&mut self, keys: &[K]) {
+        let now = self.machine.ops();
+        for key in keys {
+            self.durable.entry(key.clone()).or_insert(now);
+        }
+    }
+
     /// Everything acknowledged so far was said to be on the disk.
     pub(crate) fn synced(&mut self) {
         let now = self.machine.ops();
@@ -136,9 +144,12 @@ impl<K: Ord + Clone + Debug> History<K> {
     }
 }
 
-/// One in how many operations of a long life is looked at: all in a run for thousands of samples, few in one that a change
-/// is tested with.
+/// One in how many operations of a long life is looked at: few in a run that a change is tested with, all with
+/// `NARTHEX_CRASH_STRIDE=1`.
 pub(crate) fn stride() -> u64 {
+    if let Ok(stride) = std::env::var("NARTHEX_CRASH_STRIDE") {
+        return stride.parse().unwrap();
+    }
     match samples_a_point() {
         ..100 => 29,
         100..10_000 => 7,
