@@ -9,6 +9,7 @@
 #![warn(clippy::indexing_slicing)]
 
 mod aggregate;
+mod columns;
 mod error;
 mod histogram;
 mod progress;
@@ -21,6 +22,7 @@ mod xor2;
 use bytes::Bytes;
 
 pub use aggregate::{AGGREGATES, Aggregate, AggregateChunk};
+pub use columns::FloatDecoder;
 pub use error::ChunkError;
 pub use histogram::{
     Appended, Appender, FloatHistogramAppender, Floats, HistogramAppender, HistogramIter, Integers, Kind, counter_reset,
@@ -141,7 +143,7 @@ pub fn sample_count(encoding: Encoding, data: &[u8]) -> Result<usize, ChunkError
 /// [`ChunkError::NotFloats`] for a chunk of histograms, others for a damaged one; `out` is as before then.
 pub fn decode_floats(encoding: Encoding, data: &[u8], out: &mut FloatColumns) -> Result<(), ChunkError> {
     match encoding {
-        Encoding::Xor => xor::decode(data, out),
+        Encoding::Xor => columns::decode(data, out),
         Encoding::Xor2 => xor2::decode(data, out),
         _ => Err(ChunkError::NotFloats(encoding)),
     }

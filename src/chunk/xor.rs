@@ -20,11 +20,11 @@ use std::hint::select_unpredictable;
 use bytes::Bytes;
 
 use super::progress::Progress;
-use super::{ChunkError, EncodedChunk, Encoding, FloatColumns};
-use crate::codec::{BitReader, BitWriter, word_at};
+use super::{ChunkError, EncodedChunk, Encoding};
+use crate::codec::{BitReader, BitWriter};
 
 /// Bytes before the first sample.
-const HEADER: usize = 2;
+pub(super) const HEADER: usize = 2;
 
 /// The part of a value's XOR that is stored: `leading` zeros before it, `trailing` behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -349,124 +349,6 @@ impl Iterator for XorIter<'_> {
         let step = self.step();
         Some(self.progress.end(&self.reader, step).map(|()| (self.t, f64::from_bits(self.value))))
     }
-}
-
-/// Decodes all samples into `out`.
-pub(super) fn decode(data: &[u8], out: &mut FloatColumns) -> Result<(), ChunkError> {
-    let before = out.t.len();
-    let outcome = decode_into(data, out, before);
-    if outcome.is_err() {
-        out.t.truncate(before);
-        out.v.truncate(before);
-    } else if !out.st.is_empty() {
-        out.st.resize(out.t.len(), 0);
-    }
-    outcome
-}
-
-/// The first two samples are the iterator's; the others are a loop that knows nothing but a position in bits.
-///
-/// Each turn loads the word at that position and takes from it all that decides the next position: the delta of deltas and
-/// the window. The value's bits are loaded apart, off that path, so the processor reads them while it is at the next
-/// samples. Nothing is checked on the way: past the end are zeros, which decode as the last sample again, and one look at
-/// the position in the end tells. If it is too far, the iterator is asked what is wrong, where.
-fn decode_into(data: &[u8], out: &mut FloatColumns, before: usize) -> Result<(), ChunkError> {
-    let mut iter = XorIter::new(data);
-    for sample in iter.by_ref().take(2) {
-        let (t, v) = sample?;
-        out.t.push(t);
-        out.v.push(v);
-    }
-    if iter.progress.read < 2 {
-        return Ok(());
-    }
-    let count = usize::from(iter.progress.count);
-    out.t.resize(before + count, 0);
-    out.v.resize(before + count, 0.0);
-    let (Some(times), Some(values)) = (out.t.get_mut(before + 2..), out.v.get_mut(before + 2..)) else {
-        return Ok(());
-    };
-
-    let XorIter { mut t, mut value, .. } = iter;
-    let mut delta = iter.t_delta.cast_signed();
-    let mut position = iter.reader.position();
-    let (mut trailing, mut len) = (u32::from(iter.window.trailing), iter.window.len());
-    let mut wide = false;
-    let mut rest = times.iter_mut().zip(values);
-    while let Some((to_t, to_v)) = rest.next() {
-        // 57 bits: at most 24 for the time, or two for each of 28 unchanged samples, and 13 for a window.
-        let word = peek(data, position);
-        let mut head = word << 1;
-        let mut used = 1;
-        if word >> 63 == 1 {
-            let ones = (!word).leading_zeros();
-            let (prefix, width) = match ones {
-                1 => (2, 14),
-                2 => (3, 17),
-                3 => (4, 20),
-                _ => (4, 64),
-            };
-            if width < 64 {
-                delta = delta.wrapping_add(widen(word << prefix >> (64 - width), width));
-                head = word << (prefix + width);
-            } else {
-                delta = delta.wrapping_add(peek_all(data, position + 4).cast_signed());
-                head = peek(data, position + 68);
-            }
-            used = (prefix + width) as usize;
-        } else {
-            // Nothing changed in this sample and in those after it: two zero bits each.
-            let run = (word.leading_zeros() / 2).min(28) as usize;
-            if run > 0 {
-                t = t.wrapping_add(delta);
-                (*to_t, *to_v) = (t, f64::from_bits(value));
-                let mut done = 1;
-                for (to_t, to_v) in rest.by_ref().take(run - 1) {
-                    t = t.wrapping_add(delta);
-                    (*to_t, *to_v) = (t, f64::from_bits(value));
-                    done += 1;
-                }
-                position += 2 * done;
-                continue;
-            }
-        }
-        t = t.wrapping_add(delta);
-        position += used;
-        if head >> 63 == 0 {
-            position += 1;
-        } else {
-            // Whether the window is new is a coin toss for many series, so both are computed and one is chosen.
-            let is_new = head >> 62 & 1 == 1;
-            let announced = (head >> 51) as u32 & 0x7ff;
-            let new_len = (((announced & 63) + 63) & 63) + 1;
-            let new_trailing = 64_u32.wrapping_sub(announced >> 6).wrapping_sub(new_len);
-            len = select_unpredictable(is_new, new_len, len);
-            trailing = select_unpredictable(is_new, new_trailing, trailing);
-            position += select_unpredictable(is_new, 13, 2);
-            wide |= trailing > 63;
-            value ^= peek_all(data, position) >> (64 - len) << (trailing & 63);
-            position += len as usize;
-        }
-        (*to_t, *to_v) = (t, f64::from_bits(value));
-    }
-    if wide || position > data.len() * 8 {
-        for sample in iter {
-            sample?;
-        }
-    }
-    Ok(())
-}
-
-/// At least 57 bits from `position` on, left-aligned.
-#[inline]
-fn peek(data: &[u8], position: usize) -> u64 {
-    word_at(data, position >> 3) << (position & 7)
-}
-
-/// 64 bits from `position` on.
-#[inline]
-fn peek_all(data: &[u8], position: usize) -> u64 {
-    peek(data, position) | word_at(data, (position >> 3) + 1) >> (8 - (position & 7))
 }
 
 #[cfg(test)]

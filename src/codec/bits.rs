@@ -134,7 +134,7 @@ impl<'a> BitReader<'a> {
 
 /// The 64 bits from the byte at `offset` on, zeros past the end.
 #[inline]
-pub(crate) fn word_at(bytes: &[u8], offset: usize) -> u64 {
+fn word_at(bytes: &[u8], offset: usize) -> u64 {
     match bytes.get(offset..).and_then(<[u8]>::first_chunk) {
         Some(word) => u64::from_be_bytes(*word),
         None => last_word(bytes, offset),

@@ -12,7 +12,6 @@ mod hash;
 mod put;
 mod reader;
 
-pub(crate) use bits::word_at;
 pub use bits::{BitReader, BitWriter, OutOfBits};
 pub use crc::{Crc32c, crc32c};
 pub use hash::{FixedMap, FixedSet};

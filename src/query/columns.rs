@@ -1,9 +1,10 @@
 //! One series' chunks as columns: times, float values, histograms.
 
+use std::mem::take;
 use std::sync::Arc;
 
 use super::SeriesChunk;
-use crate::chunk::{self, Encoding, FloatColumns};
+use crate::chunk::{self, ChunkError, EncodedChunk, FloatColumns, FloatDecoder};
 use crate::error::Result;
 use crate::model::{FloatHistogram, Sample, TimeRange, Value};
 
@@ -43,6 +44,15 @@ impl Columns {
         self.st.clear();
         self.histograms.clear();
         self.histogram_st.clear();
+    }
+
+    /// Appends the floats that `decode` decodes.
+    fn decode(&mut self, decode: impl FnOnce(&mut FloatColumns) -> Result<(), ChunkError>) -> Result<()> {
+        let (t, v, st) = (take(&mut self.t), take(&mut self.v), take(&mut self.st));
+        let mut floats = FloatColumns { t, v, st };
+        let outcome = decode(&mut floats);
+        (self.t, self.v, self.st) = (floats.t, floats.v, floats.st);
+        Ok(outcome?)
     }
 
     /// Drops the floats from `start` on that `keep` refuses.
@@ -92,11 +102,18 @@ fn push_start(starts: &mut Vec<i64>, before: usize, st: i64) {
     }
 }
 
+/// Whether all samples of the chunk are in `range` and may be seen.
+fn is_whole(chunk: &SeriesChunk, range: TimeRange) -> bool {
+    let all_of = |it: &TimeRange| it.min <= chunk.range.min && chunk.range.max <= it.max;
+    all_of(&chunk.visible) && all_of(&range) && chunk.deleted.is_none()
+}
+
 /// Decodes series after series into the same memory.
 #[derive(Debug, Default)]
 pub struct SeriesDecoder {
     columns: Columns,
     order: Vec<u32>,
+    floats: FloatDecoder,
 }
 
 impl SeriesDecoder {
@@ -131,43 +148,49 @@ impl SeriesDecoder {
             [a, b] => get(a).zip(get(b)).is_some_and(|(a, b)| b.range.min <= a.range.max),
             _ => false,
         });
-        let order = std::mem::take(&mut self.order);
+        let order = take(&mut self.order);
         let result = if overlap {
             self.decode_overlapping(order.iter().filter_map(get), range)
         } else {
-            order.iter().filter_map(get).try_for_each(|chunk| self.append(chunk, range))
+            self.decode_in_order(order.iter().filter_map(get), range)
         };
         self.order = order;
         result.map(|()| &self.columns)
     }
 
-    /// Appends a chunk that begins after what is there.
-    fn append(&mut self, chunk: &SeriesChunk, range: TimeRange) -> Result<()> {
-        let encoded = chunk.data.load()?;
-        let whole = chunk.visible.min <= chunk.range.min
-            && chunk.range.max <= chunk.visible.max
-            && range.min <= chunk.range.min
-            && chunk.range.max <= range.max
-            && chunk.deleted.is_none();
-        if matches!(encoded.encoding, Encoding::Xor | Encoding::Xor2) {
-            let columns = &mut self.columns;
-            let start = columns.t.len();
-            let mut floats = FloatColumns {
-                t: std::mem::take(&mut columns.t),
-                v: std::mem::take(&mut columns.v),
-                st: std::mem::take(&mut columns.st),
-            };
-            let result = chunk::decode_floats(encoded.encoding, &encoded.data, &mut floats);
-            (columns.t, columns.v, columns.st) = (floats.t, floats.v, floats.st);
-            result?;
-            if !whole {
-                columns.retain_floats(start, |t| range.contains(t) && chunk.shows(t));
+    /// Decodes chunks that follow each other: those that are wanted as a whole two at a time, which is faster.
+    fn decode_in_order<'a>(&mut self, chunks: impl Iterator<Item = &'a SeriesChunk>, range: TimeRange) -> Result<()> {
+        let mut waiting: Option<EncodedChunk> = None;
+        for chunk in chunks {
+            let encoded = chunk.data.load()?;
+            if encoded.encoding.is_float() && is_whole(chunk, range) {
+                match waiting.take() {
+                    None => waiting = Some(encoded),
+                    Some(first) => self.columns.decode(|floats| self.floats.decode_two(&first, &encoded, floats))?,
+                }
+                continue;
             }
+            if let Some(first) = waiting.take() {
+                self.columns.decode(|floats| self.floats.decode(&first, floats))?;
+            }
+            self.append(chunk, &encoded, range)?;
+        }
+        waiting.map_or(Ok(()), |last| self.columns.decode(|floats| self.floats.decode(&last, floats)))
+    }
+
+    /// Appends what is wanted of a chunk that begins after what is there.
+    fn append(&mut self, chunk: &SeriesChunk, encoded: &EncodedChunk, range: TimeRange) -> Result<()> {
+        let wanted = |t: i64| range.contains(t) && chunk.shows(t);
+        if encoded.encoding.is_float() {
+            let start = self.columns.t.len();
+            self.columns.decode(|floats| self.floats.decode(encoded, floats))?;
+            self.columns.retain_floats(start, wanted);
             return Ok(());
         }
+        let whole = is_whole(chunk, range);
         for sample in chunk::samples(encoded.encoding, &encoded.data) {
             let sample = sample?;
-            if whole || range.contains(sample.t) && chunk.shows(sample.t) {
+            if whole || wanted(sample.t) {
                 self.columns.push(sample);
             }
         }

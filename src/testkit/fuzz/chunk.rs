@@ -4,8 +4,8 @@
 
 use super::input::Input;
 use crate::chunk::{
-    Aggregate, AggregateChunk, Appended, Appender, ChunkWriter, EncodedChunk, Encoding, FloatColumns, Floats, Integers,
-    Kind, Rules, Xor2Appender, XorAppender, decode_floats, rewrite, sample_count, samples,
+    Aggregate, AggregateChunk, Appended, Appender, ChunkWriter, EncodedChunk, Encoding, FloatColumns, FloatDecoder,
+    Floats, Integers, Kind, Rules, Xor2Appender, XorAppender, decode_floats, rewrite, sample_count, samples,
 };
 use crate::compact::downsample::{self, FIVE_MINUTES, ONE_HOUR};
 use crate::model::{FloatHistogram, Histogram, Sample, Value};
@@ -116,6 +116,15 @@ fn decode_any(encoding: Encoding, data: &[u8]) {
                 assert_eq!(columns, before, "a failed decode left something behind");
             }
             (batch, single) => panic!("at once {batch:?}, one by one {single:?}"),
+        }
+        let chunk = EncodedChunk { encoding, data: data.to_vec().into() };
+        let (mut both, mut one) = (FloatColumns::default(), FloatColumns::default());
+        let outcome = FloatDecoder::new().decode_two(&chunk, &chunk, &mut both);
+        let expected = (0..2).try_for_each(|_| decode_floats(encoding, data, &mut one));
+        assert_eq!(outcome, expected);
+        if outcome.is_ok() {
+            assert_eq!((&both.t, &both.st), (&one.t, &one.st));
+            assert!(both.v.iter().map(|v| v.to_bits()).eq(one.v.iter().map(|v| v.to_bits())));
         }
     }
     let chunk = EncodedChunk { encoding, data: data.to_vec().into() };
