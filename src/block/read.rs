@@ -2,13 +2,15 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::writer::TimedChunk;
 use crate::budget::Budget;
 use crate::chunk::EncodedChunk;
 use crate::error::Result;
-use crate::index::{ChunkMeta, SeriesId};
+use crate::index::{ChunkMeta, NumberedSeries, SeriesId};
 use crate::model::{Labels, Matcher, TimeRange};
 
 /// The strings of a source, ascending, each once.
@@ -71,6 +73,30 @@ pub trait BlockRead: Send + Sync {
     fn any_chunk(&self, meta: &ChunkMeta) -> Result<(u8, Bytes)> {
         let EncodedChunk { encoding, data } = self.chunk(meta)?;
         Ok((encoding.byte(), data))
+    }
+
+    /// All series, as [`select`](BlockRead::select) without matchers gives them, by the numbers of their label pairs; nothing
+    /// if the source has them as texts alone. Chunks of such a series ascend by time and do not overlap.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`.
+    fn numbered(&self) -> Result<Option<Arc<dyn NumberedSeries>>> {
+        Ok(None)
+    }
+
+    /// A series' chunks with their bytes, as [`series`](BlockRead::series) and [`chunk`](BlockRead::chunk) give them;
+    /// `chunks` is overwritten.
+    ///
+    /// # Errors
+    /// As these.
+    fn timed_chunks(&self, id: SeriesId, chunks: &mut Vec<TimedChunk>) -> Result<()> {
+        let mut metas = Vec::new();
+        self.series(id, &mut Labels::empty(), &mut metas)?;
+        chunks.clear();
+        for meta in &metas {
+            chunks.push(TimedChunk { min_time: meta.min_time, max_time: meta.max_time, chunk: self.chunk(meta)? });
+        }
+        Ok(())
     }
 
     /// What is deleted of a series: spans, ascending, that do not touch each other.

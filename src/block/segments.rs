@@ -13,7 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::BlockError;
-use crate::codec::{Crc32c, Reader, crc32c, put_be_u32, put_uvarint};
+use crate::codec::{Reader, crc32c, put_be_u32, put_uvarint};
 use crate::fs::{File, Fs};
 
 /// The directory's name in a block's directory.
@@ -196,12 +196,12 @@ impl SegmentWriter {
             placed(((self.count - 1) as u64) << 32 | self.position);
             let start = self.buffer.len();
             put_uvarint(&mut self.buffer, data.len() as u64);
+            let content = self.buffer.len();
             self.buffer.push(encoding);
             self.buffer.extend_from_slice(data);
-            let mut sum = Crc32c::new();
-            sum.update(&[encoding]);
-            sum.update(data);
-            put_be_u32(&mut self.buffer, sum.finish());
+            // In one piece: chunks may be so short that two sums cost twice as much as one.
+            let sum = crc32c(self.buffer.get(content..).unwrap_or_default());
+            put_be_u32(&mut self.buffer, sum);
             self.position += (self.buffer.len() - start) as u64;
             if self.buffer.len() >= BUFFER {
                 self.flush()?;

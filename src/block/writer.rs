@@ -12,6 +12,7 @@
 //! A crash before the rename leaves a directory that nobody takes for a block, and that is removed when the database is
 //! next opened; after it, the block is whole.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ use super::tombstones::Tombstones;
 use crate::chunk::{AGGREGATES, AggregateChunk, EncodedChunk, sample_count};
 use crate::error::Result;
 use crate::fs::{Fs, with_suffix};
-use crate::index::{ChunkMeta, IndexWriter};
+use crate::index::{ChunkMeta, IndexError, IndexWriter, NumberedSeries, SeriesId};
 use crate::model::Labels;
 
 /// What the name of a directory ends in while a block is written into it.
@@ -42,6 +43,15 @@ pub struct TimedChunk {
     pub max_time: i64,
     /// The chunk.
     pub chunk: EncodedChunk,
+}
+
+fn timed_parts(chunk: &TimedChunk) -> (u8, &Bytes, i64, i64) {
+    let TimedChunk { min_time, max_time, chunk } = chunk;
+    (chunk.encoding.byte(), &chunk.data, *min_time, *max_time)
+}
+
+fn encoded_parts<'a>((chunk, data): &'a (&TimedAggregates, Bytes)) -> (u8, &'a Bytes, i64, i64) {
+    (AGGREGATES, data, chunk.min_time, chunk.max_time)
 }
 
 /// A chunk of aggregates to be written.
@@ -135,20 +145,42 @@ impl BlockWriter {
         }
     }
 
+    /// Says which series come, by numbers. See [`IndexWriter::set_numbered`].
+    ///
+    /// # Errors
+    /// `InvalidInput`.
+    pub fn set_numbered(&mut self, series: Arc<dyn NumberedSeries>) -> Result<()> {
+        match &mut self.index {
+            Some(index) => Ok(index.set_numbered(series)?),
+            None => Err(self.finished().into()),
+        }
+    }
+
+    /// Adds the series at `place` of those that were [set](BlockWriter::set_numbered), with its chunks. See
+    /// [`IndexWriter::add_numbered`].
+    ///
+    /// # Errors
+    /// `InvalidInput`, `Io`, `Full`.
+    pub fn add_numbered(&mut self, place: usize, chunks: &[TimedChunk]) -> Result<()> {
+        self.add(chunks.iter(), timed_parts, |index, metas| index.add_numbered(place, metas))?;
+        self.count(&format_args!("series {place}"), chunks)
+    }
+
     /// Adds a series; they come in label order, with at least a chunk each, and their chunks by time. See
     /// [`IndexWriter::add_series`].
     ///
     /// # Errors
     /// `InvalidInput`, `Io`, `Full`.
     pub fn add_series(&mut self, labels: &Labels, chunks: &[TimedChunk]) -> Result<()> {
-        self.add(labels, chunks.iter(), |chunk| {
-            let TimedChunk { min_time, max_time, chunk } = chunk;
-            (chunk.encoding.byte(), &chunk.data, *min_time, *max_time)
-        })?;
+        self.add(chunks.iter(), timed_parts, |index, metas| index.add_series(labels, metas))?;
+        self.count(labels, chunks)
+    }
+
+    fn count(&mut self, series: &dyn fmt::Display, chunks: &[TimedChunk]) -> Result<()> {
         let stats = &mut self.meta.stats;
         for TimedChunk { chunk, .. } in chunks {
             let count = sample_count(chunk.encoding, &chunk.data)
-                .map_err(|error| BlockError::inconsistent(&self.temporary, format!("chunk of {labels}: {error}")))?;
+                .map_err(|error| BlockError::inconsistent(&self.temporary, format!("chunk of {series}: {error}")))?;
             stats.num_samples += count as u64;
             if chunk.encoding.is_float() {
                 stats.num_float_samples += count as u64;
@@ -172,7 +204,7 @@ impl BlockWriter {
                 .map_err(|error| BlockError::inconsistent(&self.temporary, format!("chunk of {labels}: {error}")))?;
         }
         let encoded: Vec<_> = chunks.iter().map(|chunk| (chunk, chunk.chunk.encode())).collect();
-        self.add(labels, encoded.iter(), |(chunk, data)| (AGGREGATES, data, chunk.min_time, chunk.max_time))?;
+        self.add(encoded.iter(), encoded_parts, |index, metas| index.add_series(labels, metas))?;
         self.meta.stats.num_samples += windows as u64;
         Ok(())
     }
@@ -183,12 +215,13 @@ impl BlockWriter {
         self.meta.stats.num_histogram_samples = source.num_histogram_samples;
     }
 
-    /// Writes the chunks of a series, and the series. `parts` gives a chunk's encoding byte, data, first and last time.
+    /// Writes the chunks of a series, and the series, with `add_series`. `parts` gives a chunk's encoding byte, data, first
+    /// and last time.
     fn add<'a, C: 'a>(
         &mut self,
-        labels: &Labels,
         chunks: impl ExactSizeIterator<Item = &'a C> + Clone,
         parts: impl Fn(&'a C) -> (u8, &'a Bytes, i64, i64),
+        add_series: impl FnOnce(&mut IndexWriter, &[ChunkMeta]) -> Result<SeriesId, IndexError>,
     ) -> Result<()> {
         let (Some(index), Some(segments)) = (&mut self.index, &mut self.segments) else {
             return Err(self.finished().into());
@@ -206,7 +239,7 @@ impl BlockWriter {
         segments.add(written, |reference| {
             metas.extend(times.next().map(|(min_time, max_time)| ChunkMeta { reference, min_time, max_time }));
         })?;
-        index.add_series(labels, &self.metas)?;
+        add_series(index, &self.metas)?;
         self.meta.stats.num_series += 1;
         self.meta.stats.num_chunks += chunks.len() as u64;
         Ok(())

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::fmt;
+use std::sync::Arc;
 
 use super::keeps;
 use super::overlap::resolve;
@@ -9,7 +11,7 @@ use crate::block::{BlockError, BlockRead, BlockWriter, Symbols, TimedChunk};
 use crate::budget::Budget;
 use crate::chunk::rewrite;
 use crate::error::{Error, ErrorKind, Result};
-use crate::index::{ChunkMeta, SeriesId};
+use crate::index::{ChunkMeta, NumberedSeries, SeriesId};
 use crate::model::{Labels, TimeRange};
 
 /// Gives `writer` the symbols and series of all `sources`, merged; samples outside `range` and deleted ones are left out.
@@ -18,6 +20,11 @@ use crate::model::{Labels, TimeRange};
 /// # Errors
 /// `Corrupt` if a source is damaged, `Io`, `Full`, `Cancelled`.
 pub fn populate(writer: &mut BlockWriter, sources: &[&dyn BlockRead], range: TimeRange, budget: &Budget) -> Result<()> {
+    if let [source] = sources
+        && let Some(series) = source.numbered()?
+    {
+        return populate_numbered(writer, *source, &series, range, budget);
+    }
     merge_symbols(writer, sources, budget)?;
     let mut cursors = sources.iter().map(|source| Cursor::new(*source)).collect::<Result<Vec<_>>>()?;
     let mut chunks = Vec::new();
@@ -38,6 +45,69 @@ pub fn populate(writer: &mut BlockWriter, sources: &[&dyn BlockRead], range: Tim
             writer.add_series(&labels, &resolved)?;
         }
     }
+    Ok(())
+}
+
+/// The same of one source that knows its series by numbers.
+fn populate_numbered(
+    writer: &mut BlockWriter,
+    source: &dyn BlockRead,
+    series: &Arc<dyn NumberedSeries>,
+    range: TimeRange,
+    budget: &Budget,
+) -> Result<()> {
+    for symbol in series.symbols() {
+        writer.add_symbol(symbol)?;
+    }
+    writer.set_numbered(Arc::clone(series))?;
+    let (mut chunks, mut kept) = (Vec::new(), Vec::new());
+    for place in 0.. {
+        let Some((id, _)) = series.series(place) else { break };
+        budget.check()?;
+        source.timed_chunks(id, &mut chunks)?;
+        let deleted = source.tombstones(id);
+        kept.clear();
+        for chunk in chunks.drain(..) {
+            let span = TimeRange::new(chunk.min_time, chunk.max_time);
+            if is_wanted(span, range, &deleted) {
+                keep_wanted(chunk, range, &deleted, &format_args!("series {place}"), &mut kept)?;
+            }
+        }
+        if !kept.is_empty() {
+            writer.add_numbered(place, &kept)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether anything of a chunk may be left.
+fn is_wanted(span: TimeRange, range: TimeRange, deleted: &[TimeRange]) -> bool {
+    span.overlaps(&range) && !deleted.iter().any(|by| by.min <= span.min && span.max <= by.max)
+}
+
+/// Appends what is in `range` and not deleted of a chunk of `series`.
+fn keep_wanted(
+    chunk: TimedChunk,
+    range: TimeRange,
+    deleted: &[TimeRange],
+    series: &dyn fmt::Display,
+    out: &mut Vec<TimedChunk>,
+) -> Result<()> {
+    let span = TimeRange::new(chunk.min_time, chunk.max_time);
+    let inside = range.min <= span.min && span.max <= range.max;
+    if inside && !deleted.iter().any(|by| by.overlaps(&span)) {
+        out.push(chunk);
+        return Ok(());
+    }
+    let mut written = Vec::new();
+    rewrite(&chunk.chunk, |t| keeps(range, deleted, t), &mut written)
+        .map_err(|error| Error::new(ErrorKind::Corrupt, format!("chunk of {series} at {span:?}: {error}")))?;
+    let timed = written.into_iter();
+    out.extend(timed.map(|chunk| TimedChunk {
+        min_time: chunk.min_time,
+        max_time: chunk.max_time,
+        chunk: chunk.chunk,
+    }));
     Ok(())
 }
 
@@ -82,25 +152,11 @@ impl<'a> Cursor<'a> {
     fn take_chunks(&self, range: TimeRange, labels: &Labels, out: &mut Vec<TimedChunk>) -> Result<()> {
         let deleted: Cow<'_, [TimeRange]> = self.source.tombstones(self.id);
         for meta in &self.metas {
-            let span = TimeRange::new(meta.min_time, meta.max_time);
-            let gone = |by: &TimeRange| by.min <= span.min && span.max <= by.max;
-            if !span.overlaps(&range) || deleted.iter().any(gone) {
-                continue;
+            if is_wanted(TimeRange::new(meta.min_time, meta.max_time), range, &deleted) {
+                let chunk = self.source.chunk(meta)?;
+                let chunk = TimedChunk { min_time: meta.min_time, max_time: meta.max_time, chunk };
+                keep_wanted(chunk, range, &deleted, labels, out)?;
             }
-            let chunk = self.source.chunk(meta)?;
-            let inside = range.min <= span.min && span.max <= range.max;
-            if inside && !deleted.iter().any(|by| by.overlaps(&span)) {
-                out.push(TimedChunk { min_time: meta.min_time, max_time: meta.max_time, chunk });
-                continue;
-            }
-            let mut written = Vec::new();
-            rewrite(&chunk, |t| keeps(range, &deleted, t), &mut written)
-                .map_err(|error| Error::new(ErrorKind::Corrupt, format!("chunk {meta:?} of {labels}: {error}")))?;
-            out.extend(written.into_iter().map(|chunk| TimedChunk {
-                min_time: chunk.min_time,
-                max_time: chunk.max_time,
-                chunk: chunk.chunk,
-            }));
         }
         Ok(())
     }
@@ -127,6 +183,91 @@ pub(super) fn merge_symbols(writer: &mut BlockWriter, sources: &[&dyn BlockRead]
                     return Err(BlockError::inconsistent(writer.directory(), "a source's symbols do not ascend").into());
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use super::*;
+    use crate::block::BlockMeta;
+    use crate::chunk::EncodedChunk;
+    use crate::compact::write_block;
+    use crate::fs::Env;
+    use crate::head::{Head, HeadOptions, RangeHead};
+    use crate::model::Matcher;
+
+    /// A part of the head that does not tell its series' numbers.
+    struct Texts(RangeHead);
+
+    impl BlockRead for Texts {
+        fn time_range(&self) -> TimeRange {
+            self.0.time_range()
+        }
+        fn label_names(&self) -> Result<Vec<String>> {
+            self.0.label_names()
+        }
+        fn label_values(&self, name: &str) -> Result<Vec<String>> {
+            self.0.label_values(name)
+        }
+        fn select(&self, matchers: &[Matcher]) -> Result<Vec<SeriesId>> {
+            self.0.select(matchers)
+        }
+        fn series(&self, id: SeriesId, labels: &mut Labels, chunks: &mut Vec<ChunkMeta>) -> Result<()> {
+            self.0.series(id, labels, chunks)
+        }
+        fn chunk(&self, meta: &ChunkMeta) -> Result<EncodedChunk> {
+            self.0.chunk(meta)
+        }
+        fn tombstones(&self, id: SeriesId) -> Cow<'_, [TimeRange]> {
+            self.0.tombstones(id)
+        }
+        fn symbols(&self) -> Result<Symbols<'_>> {
+            self.0.symbols()
+        }
+    }
+
+    /// The files of the block that is written of `source`.
+    fn written(source: &dyn BlockRead) -> (BlockMeta, BTreeMap<String, Vec<u8>>) {
+        let (env, _) = Env::simulated(1);
+        let dir = Path::new("/data");
+        let meta = write_block(&env, dir, source, 0..10_000, &[], &Budget::unlimited()).unwrap().unwrap();
+        let block = dir.join(meta.ulid.to_string());
+        let files = ["index", "chunks/000001", "tombstones"];
+        let read = |file: &str| (file.to_owned(), env.fs.read(&block.join(file)).unwrap());
+        (meta, files.map(read).into_iter().collect())
+    }
+
+    #[test]
+    fn a_head_that_tells_numbers_gives_the_block_that_texts_give() {
+        let head = Head::without_log(&Env::real(), HeadOptions { future_bound: None, ..HeadOptions::default() });
+        for step in 0..300_i64 {
+            let mut appender = head.appender();
+            for n in 0..120_u32 {
+                // Some have no sample inside, others one that lies across the end.
+                let t = step * 50 + if n % 10 == 3 { 12_000 } else { 0 };
+                let values = [("a", n % 3), ("b", n.wrapping_mul(7) % 11), ("c", n), ("dd", n % 2)];
+                let pairs = values.iter().filter(|(_, value)| *value > 0).map(|(name, v)| (*name, v.to_string()));
+                let labels = Labels::from_pairs(pairs.chain([("z", format!("{}", n / 40))]));
+                appender.append(None, &labels, t, f64::from(n) + step as f64).unwrap();
+            }
+            appender.commit().unwrap();
+        }
+        let delete = |min, max, name, value| {
+            head.delete(TimeRange::new(min, max), &[Matcher::equal(name, value)]).unwrap();
+        };
+        delete(100, 900, "a", "1");
+        delete(0, i64::MAX, "c", "57");
+        for range in [TimeRange::new(0, 9_999), TimeRange::new(2_345, 7_001)] {
+            let (texts, numbers) = (Texts(head.range_head(range)), head.range_head(range));
+            assert!(numbers.numbered().unwrap().is_some() && texts.numbered().unwrap().is_none());
+            let ((meta, files), (expected_meta, expected)) = (written(&numbers), written(&texts));
+            assert_eq!(meta.stats, expected_meta.stats);
+            assert!(meta.stats.num_series > 100 && meta.stats.num_series < 120);
+            assert!(files == expected);
         }
     }
 }

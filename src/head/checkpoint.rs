@@ -2,30 +2,12 @@
 
 use std::sync::atomic::Ordering;
 
+use super::gone::GoneThen;
 use super::{Collected, Head, SeriesRef};
-use crate::codec::FixedMap;
 use crate::error::Result;
 use crate::index::PostingsSource;
 use crate::model::{Exemplar, METRIC_NAME, Metadata};
 use crate::wal::{Keep, remove_checkpoints, write_checkpoint};
-
-/// A number in the log that no series has any more: its series record stays as long as any other record of it may.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Gone {
-    /// The last segment in which its records may stand.
-    pub(super) segment: u64,
-    /// The time of its newest sample, or later.
-    pub(super) newest: i64,
-    /// The series that has another number now; `None` if it is gone.
-    pub(super) series: Option<SeriesRef>,
-}
-
-impl Gone {
-    /// Whether records of it may be left when a checkpoint up to segment `to` leaves out the samples before `t`.
-    fn outlives(self, to: u64, t: i64) -> bool {
-        self.segment > to || self.newest >= t
-    }
-}
 
 impl Head {
     /// Forgets the samples before `t`, in memory and in the log: blocks have them.
@@ -61,12 +43,11 @@ impl Head {
             *done = t;
             return Ok(());
         }
-        let mut gone = self.gone.lock().clone();
-        gone.retain(|_, gone| gone.outlives(to, t));
+        let gone = self.gone.lock().outliving(to, t);
         let keep = Kept { head: self, alive: self.alive(), gone };
         write_checkpoint(&self.env, log.dir(), to, log.options().compression, t, keep)?;
         log.truncate(to + 1)?;
-        self.gone.lock().retain(|_, gone| gone.outlives(to, t));
+        self.gone.lock().retain_outliving(to, t);
         remove_checkpoints(self.env.fs.as_ref(), log.dir(), to)?;
         *done = t;
         Ok(())
@@ -93,7 +74,7 @@ impl Head {
 struct Kept<'a> {
     head: &'a Head,
     alive: Vec<(u64, SeriesRef)>,
-    gone: FixedMap<u64, Gone>,
+    gone: GoneThen,
 }
 
 impl Kept<'_> {
@@ -105,11 +86,11 @@ impl Kept<'_> {
 
 impl Keep for Kept<'_> {
     fn keeps(&self, reference: u64) -> bool {
-        self.series(reference).is_some() || self.gone.contains_key(&reference)
+        self.series(reference).is_some() || self.gone.has(reference)
     }
 
     fn exemplar(&self, reference: u64, exemplar: &Exemplar) -> Option<u64> {
-        let series = self.series(reference).or_else(|| self.gone.get(&reference)?.series)?;
+        let series = self.series(reference).or_else(|| self.gone.renamed_to(reference))?;
         let slot = self.head.known(series).filter(|_| self.head.exemplars.has(series, exemplar))?;
         Some(slot.reference())
     }

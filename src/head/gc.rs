@@ -10,16 +10,15 @@
 //!
 //! Nothing waits for a reader or an appender: what cannot be done yet is left for the next round.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use roaring::RoaringBitmap;
 use xxhash_rust::xxh64::xxh64;
 
-use super::checkpoint::Gone;
 use super::holds::Site;
-use super::label_index::Pair;
+use super::page_labels::TakenPairs;
+use super::series::Series;
 use super::series_map::Shard;
 use super::{Head, SeriesRef};
 use crate::error::Result;
@@ -32,6 +31,14 @@ use crate::wal::record::{RefTombstone, encode_tombstones};
 pub(super) struct Marked {
     stamp: u64,
     ids: Vec<u32>,
+}
+
+/// A series that is not in its slot any more.
+struct Vacated {
+    reference: SeriesRef,
+    /// Its number in the log.
+    number: u64,
+    newest: i64,
 }
 
 /// What a round of collection did.
@@ -199,68 +206,96 @@ impl Head {
 
     /// Removes those of `ids` that are still marked and empty.
     fn remove_series(&self, ids: &[u32]) -> u64 {
-        self.remove_series_of(ids, |_, _, _, _| {})
+        /// Looking at as many entries of the map costs as much as finding one.
+        const A_LOOK_UP: u64 = 16;
+        if ids.len() as u64 * A_LOOK_UP < self.series_count() {
+            return self.remove_series_of(ids, |_, _, _, _| {});
+        }
+        let dead = self.take_out(ids, |id, series, pairs| self.vacate(id, series, pairs));
+        // Until then entries lead to slots without labels, which are not used again: who comes that way creates a series.
+        self.map.remove_all(&dead, self.holds());
+        self.give_back(&dead)
     }
 
     /// As [`remove_series`](Self::remove_series), and tells of each series that goes the hash of its labels, its number in
     /// the log and its newest sample, while nobody can create it again: the locked shard of the map is there, too.
     pub(super) fn remove_series_of(&self, ids: &[u32], mut gone_too: impl FnMut(&mut Shard, u64, u64, i64)) -> u64 {
+        let mut buffer = Vec::new();
+        let dead = self.take_out(ids, |id, series, pairs| {
+            // The shard is locked before the series, here as in a creation.
+            series.lock().labels().pack_into(&mut buffer);
+            let hash = xxh64(&buffer, 0);
+            let mut shard = self.map.shard(hash);
+            let _hold = self.holds().begin(Site::SeriesRemoved);
+            let vacated = self.vacate(id, series, pairs)?;
+            shard.remove(hash, id);
+            gone_too(&mut shard, hash, vacated.number, vacated.newest);
+            Some(vacated)
+        });
+        self.give_back(&dead)
+    }
+
+    /// Empties the slot of a series that is still marked and empty; its pairs go to `pairs`.
+    fn vacate(&self, id: u32, series: &Series<'_>, pairs: &mut TakenPairs) -> Option<Vacated> {
+        let mut state = series.lock();
+        let is_empty = state.is_empty() && !self.out_of_order.has(id);
+        if series.tag() & 1 == 0 || !is_empty || state.labels().is_empty() {
+            return None;
+        }
+        let reference = SeriesRef::new(id, series.tag() & !1);
+        let vacated = Vacated { reference, number: series.reference(), newest: series.newest() };
+        series.vacate(&mut state, pairs);
+        Some(vacated)
+    }
+
+    /// Empties slots with `vacate`, and takes what was in them out of everything but the map; those that were emptied.
+    fn take_out(
+        &self,
+        ids: &[u32],
+        mut vacate: impl FnMut(u32, &Series<'_>, &mut TakenPairs) -> Option<Vacated>,
+    ) -> RoaringBitmap {
         /// At a time: bounds the memory that a removal takes, and how long postings are locked for it.
         const BATCH: usize = 1 << 16;
-        let mut removed = 0;
+        let mut all = RoaringBitmap::new();
         for ids in ids.chunks(BATCH) {
             let mut dead = RoaringBitmap::new();
-            let mut pairs: Vec<Arc<Pair>> = Vec::new();
-            // What is noted of a series is noted while it is locked, and must not make a table grow then.
-            let mut references = Vec::with_capacity(ids.len());
+            let mut pairs = TakenPairs::default();
+            let mut numbers = Vec::with_capacity(ids.len());
             let mut gone = Vec::with_capacity(ids.len());
-            let mut buffer = Vec::new();
             for &id in ids {
                 let Some(series) = self.slots.get(id) else { continue };
-                // The shard is locked before the series, here as in a creation.
-                series.lock().labels().pack_into(&mut buffer);
-                let hash = xxh64(&buffer, 0);
-                let mut shard = self.map.shard(hash);
-                let hold = self.holds().begin(Site::SeriesRemoved);
-                let mut state = series.lock();
-                let is_empty = state.is_empty() && !self.out_of_order.has(id);
-                if series.tag() & 1 == 1 && is_empty && !state.labels().is_empty() {
-                    shard.remove(hash, id);
-                    references.push((series.reference(), series.newest()));
-                    gone_too(&mut shard, hash, series.reference(), series.newest());
-                    gone.push(SeriesRef::new(id, series.tag() & !1));
-                    let own = series.vacate(&mut state);
-                    drop(state);
-                    drop(hold);
-                    drop(shard);
-                    pairs.extend(own);
+                if let Some(Vacated { reference, number, newest }) = vacate(id, &series, &mut pairs) {
+                    numbers.push((number, newest));
+                    gone.push(reference);
                     dead.insert(id);
                 }
             }
-            pairs.sort_unstable_by_key(|pair| Arc::as_ptr(pair).addr());
-            pairs.dedup_by(|a, b| Arc::ptr_eq(a, b));
-            self.labels.remove(&dead, &pairs);
+            // Series that go together are mostly neighbours: of runs, runs are taken away.
+            dead.optimize();
+            self.labels.remove(&dead, &pairs.into_distinct());
             self.tombstones.remove(&dead, self.holds());
             self.exemplars.forget(&gone, self.holds());
-            self.forget_references(&references);
-            let stamp = self.isolation.stamp();
-            // The lowest is used first.
-            self.slots.give_back(dead.iter().rev().collect(), stamp);
-            removed += dead.len();
+            self.forget_numbers(&numbers);
+            all |= dead;
         }
-        self.counters.series.fetch_sub(removed, Ordering::AcqRel);
-        self.counters.series_removed.fetch_add(removed, Ordering::Relaxed);
-        removed
+        all
+    }
+
+    /// Lets slots be used again that nothing leads to any more; how many.
+    fn give_back(&self, dead: &RoaringBitmap) -> u64 {
+        // The lowest is used first.
+        self.slots.give_back(dead.iter().rev().collect(), self.isolation.stamp());
+        self.counters.series.fetch_sub(dead.len(), Ordering::AcqRel);
+        self.counters.series_removed.fetch_add(dead.len(), Ordering::Relaxed);
+        dead.len()
     }
 
     /// Remembers that records of these series, by number and newest sample, may stand in the log up to the segment that is
     /// written to: their series records must stay as long.
-    fn forget_references(&self, references: &[(u64, i64)]) {
+    fn forget_numbers(&self, numbers: &[(u64, i64)]) {
         if let Some(log) = &self.log {
             let (segment, _) = log.position();
-            let gone = |newest: i64| Gone { segment, newest, series: None };
-            let gone = references.iter().map(|(reference, newest)| (*reference, gone(*newest)));
-            self.gone.lock().extend(gone);
+            self.gone.lock().extend(segment, numbers);
         }
     }
 }

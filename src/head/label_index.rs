@@ -222,6 +222,9 @@ impl LabelIndex {
 
     /// Takes out the series in `dead`, whose pairs, all together, are `pairs`. One lock at a time, for one pair.
     pub(super) fn remove(&self, dead: &RoaringBitmap, pairs: &[Arc<Pair>]) {
+        if dead.is_empty() {
+            return;
+        }
         {
             let mut all = self.all.lock();
             let _hold = self.holds.begin_slice(Site::AllRemoved);

@@ -32,6 +32,7 @@ mod evidence;
 mod exemplars;
 mod full;
 mod gc;
+mod gone;
 mod holds;
 mod isolation;
 mod label_index;
@@ -66,7 +67,6 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use parking_lot::Mutex;
 use xxhash_rust::xxh64::xxh64;
 
-use crate::codec::FixedMap;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::Env;
 use crate::model::LabelsIter;
@@ -87,6 +87,7 @@ pub use stats::{Cardinality, HeadStats};
 
 use batch::Buffers;
 use exemplars::Exemplars;
+use gone::GoneNumbers;
 use holds::Holds;
 use isolation::Isolation;
 use label_index::LabelIndex;
@@ -194,7 +195,7 @@ pub struct Head {
     /// Series that are about to be removed.
     marked: Mutex<Vec<gc::Marked>>,
     /// Numbers in the log that no series has any more, but whose records may still stand there.
-    gone: Mutex<FixedMap<u64, checkpoint::Gone>>,
+    gone: Mutex<GoneNumbers>,
     tombstones: HeadTombstones,
     /// Some of them are Prometheus's, whose deletions cover late samples that the log of those still has.
     deleted_elsewhere: AtomicBool,
@@ -459,15 +460,19 @@ impl Head {
 
     /// The series with these labels, if it is in `shard`.
     fn find(&self, shard: &series_map::Shard, hash: u64, packed: &[u8]) -> Option<(SeriesRef, Series<'_>)> {
-        let is_it = |id| self.slots.get(id).is_some_and(|series| series.lock().labels().are_packed(packed));
+        let mut tag = 0;
+        let is_it = |id| {
+            let Some(series) = self.slots.get(id) else { return false };
+            let state = series.lock();
+            let is_it = state.labels().are_packed(packed);
+            if is_it {
+                // If it was about to be removed it is not any more: under the lock that a removal takes.
+                tag = series.revive_if_dying(&state);
+            }
+            is_it
+        };
         let id = shard.find(hash, is_it)?;
-        let series = self.slots.get(id)?;
-        let mut tag = series.tag();
-        if tag & 1 == 1 {
-            // It was about to be removed, which takes this shard's lock.
-            tag = series.revive(&series.lock());
-        }
-        Some((SeriesRef::new(id, tag), series))
+        Some((SeriesRef::new(id, tag), self.slots.get(id)?))
     }
 
     /// The series that `reference` stands for, unless it is gone.

@@ -40,6 +40,37 @@ enum Numbers {
     Wide(Vec<u32>),
 }
 
+/// Pairs that series had which were taken out of their pages. Neighbours have most of theirs in common: each is mostly
+/// there once.
+#[derive(Debug, Default)]
+pub(super) struct TakenPairs {
+    pairs: Vec<Arc<Pair>>,
+    /// The address of the pair that was last taken from each place, of whatever page. It is in `pairs`, so nothing else
+    /// has that address.
+    last: Vec<usize>,
+}
+
+impl TakenPairs {
+    fn note(&mut self, place: usize, pair: &Arc<Pair>) {
+        if self.last.len() <= place {
+            self.last.resize(place + 1, 0);
+        }
+        let addr = Arc::as_ptr(pair).addr();
+        if let Some(last) = self.last.get_mut(place).filter(|last| **last != addr) {
+            *last = addr;
+            self.pairs.push(Arc::clone(pair));
+        }
+    }
+
+    /// All of them, each once.
+    pub(super) fn into_distinct(self) -> Vec<Arc<Pair>> {
+        let mut pairs = self.pairs;
+        pairs.sort_unstable_by_key(|pair| Arc::as_ptr(pair).addr());
+        pairs.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        pairs
+    }
+}
+
 impl Default for PageLabels {
     fn default() -> Self {
         Self { pairs: Vec::new(), numbers: Numbers::Narrow(Vec::new()), ends: [0; PAGE] }
@@ -140,21 +171,25 @@ impl PageLabels {
         }
     }
 
-    /// Takes a slot's labels away and gives them.
-    pub(super) fn take(&mut self, slot: usize) -> Vec<Arc<Pair>> {
+    /// Takes a slot's labels away.
+    pub(super) fn take(&mut self, slot: usize, taken: &mut TakenPairs) {
         let range = self.range(slot);
-        let mut taken = Vec::with_capacity(range.len());
         for index in range.clone() {
-            let Some(shared) = self.numbers.get(index).and_then(|number| self.pairs.get_mut(number)) else { continue };
+            let Some(number) = self.numbers.get(index) else { continue };
+            let Some(shared) = self.pairs.get_mut(number) else { continue };
             shared.series -= 1;
-            taken.extend(if shared.series == 0 { shared.pair.take() } else { shared.pair.clone() });
+            if let Some(pair) = &shared.pair {
+                taken.note(number, pair);
+            }
+            if shared.series == 0 {
+                shared.pair = None;
+            }
         }
         self.ends.iter_mut().skip(slot).for_each(|end| *end -= range.len() as u32);
         self.numbers.remove(range);
         if self.ends.last() == Some(&0) {
             *self = Self::default();
         }
-        taken
     }
 
     /// Bytes beside the page.
@@ -219,6 +254,7 @@ mod tests {
     use super::super::label_index::LabelIndex;
     use super::*;
     use proptest::prelude::*;
+    use std::collections::BTreeSet;
 
     proptest! {
         #[test]
@@ -229,18 +265,26 @@ mod tests {
             let mut model = vec![Labels::empty(); PAGE];
             for (slot, labels) in steps {
                 let labels = Labels::from_pairs(labels.into_iter().map(|(name, value)| (name, value.to_string())));
-                let taken = page.take(slot);
-                prop_assert_eq!(taken.len(), model[slot].len());
+                let mut taken = TakenPairs::default();
+                page.take(slot, &mut taken);
+                let taken = taken.into_distinct();
+                let taken: BTreeSet<_> = taken.iter().map(|pair| pair.text()).collect();
+                prop_assert_eq!(taken, model[slot].iter().collect::<BTreeSet<_>>());
                 page.set(slot, index.add(labels.as_packed(), slot as u32));
                 model[slot] = labels;
             }
+            let mut all = TakenPairs::default();
             for (slot, labels) in model.iter().enumerate() {
                 prop_assert_eq!(&page.of(slot).to_labels(&mut Vec::new()), labels);
                 prop_assert!(page.of(slot).are_packed(labels.as_packed()));
                 prop_assert_eq!(page.of(slot).is_empty(), labels.is_empty());
-                page.take(slot);
+                page.take(slot, &mut all);
             }
             prop_assert_eq!(page.heap_bytes(), 0);
+            let all = all.into_distinct();
+            let left: BTreeSet<_> = model.iter().flat_map(|labels| labels.iter()).collect();
+            prop_assert_eq!(all.len(), left.len(), "each is there once");
+            prop_assert_eq!(all.iter().map(|pair| pair.text()).collect::<BTreeSet<_>>(), left);
         }
     }
 

@@ -55,7 +55,7 @@ impl Postings {
         }
     }
 
-    /// Takes out all ids that are in `dead`.
+    /// Takes out all ids that are in `dead`; some are.
     pub(super) fn subtract(&mut self, dead: &RoaringBitmap) {
         match self {
             Self::None => {}
@@ -74,9 +74,7 @@ impl Postings {
             }
             Self::Many(many) => {
                 many.merge();
-                if !many.base.is_disjoint(dead) {
-                    *Arc::make_mut(&mut many.base) -= dead;
-                }
+                *Arc::make_mut(&mut many.base) -= dead;
                 let mut ids = many.base.iter();
                 let small = match (ids.next(), ids.next(), ids.next()) {
                     (Some(_), Some(_), Some(_)) => return,

@@ -4,11 +4,12 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::Head;
+use super::full::HeadChunk;
 use super::open::trim;
-use crate::block::{BlockRead, Symbols};
+use crate::block::{BlockRead, Symbols, TimedChunk};
 use crate::chunk::EncodedChunk;
 use crate::error::{Error, ErrorKind, Result};
-use crate::index::{ChunkMeta, SeriesId, postings_for_matchers};
+use crate::index::{ChunkMeta, NumberedSeries, PostingsSource, SeriesId, postings_for_matchers};
 use crate::model::{Labels, Matcher, TimeRange};
 
 /// The samples of the head in a span of time, without regard to who is still committing: nobody must be, in that span
@@ -64,7 +65,7 @@ impl BlockRead for RangeHead {
 
     fn select(&self, matchers: &[Matcher]) -> Result<Vec<SeriesId>> {
         let ids = postings_for_matchers(&self.head.labels, matchers)?.into_vec();
-        Ok(self.head.in_label_order(&ids).into_iter().map(SeriesId).collect())
+        Ok(self.head.in_label_order(&ids).ids().collect())
     }
 
     fn series(&self, id: SeriesId, labels: &mut Labels, chunks: &mut Vec<ChunkMeta>) -> Result<()> {
@@ -114,6 +115,26 @@ impl BlockRead for RangeHead {
         }
         let trimmed = trim(&chunk, self.range)?;
         trimmed.map(|(_, chunk)| chunk).ok_or_else(|| no_series(id))
+    }
+
+    fn numbered(&self) -> Result<Option<Arc<dyn NumberedSeries>>> {
+        let ids = PostingsSource::all(&self.head.labels)?.into_vec();
+        Ok(Some(Arc::new(self.head.in_label_order(&ids))))
+    }
+
+    fn timed_chunks(&self, id: SeriesId, chunks: &mut Vec<TimedChunk>) -> Result<()> {
+        chunks.clear();
+        let series = self.head.slots.get(id.0).ok_or_else(|| no_series(id.0))?;
+        let mut own = Vec::new();
+        series.lock().read(&series, self.head.mapped.as_ref(), self.range, &mut own);
+        for HeadChunk { range, data, .. } in own {
+            let chunk = data.load()?;
+            let inside = self.is_inside(range);
+            let trimmed = if inside { Some((range, chunk)) } else { trim(&chunk, self.range)? };
+            let timed = trimmed.map(|(range, chunk)| TimedChunk { min_time: range.min, max_time: range.max, chunk });
+            chunks.extend(timed);
+        }
+        Ok(())
     }
 
     fn tombstones(&self, id: SeriesId) -> Cow<'_, [TimeRange]> {

@@ -24,8 +24,8 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::checkpoint::Gone;
 use super::evidence::histogram_starts;
+use super::gone::Gone;
 use super::isolation::Ticket;
 use super::mapped::Loaded;
 use super::rules::{ChunkRules, HistogramStarts};
@@ -357,8 +357,9 @@ impl Head {
         let second = references.second.iter().map(|(reference, series)| (*reference, newest(*series), Some(*series)));
         let evicted = references.evicted.iter().map(|(reference, newest)| (*reference, *newest, None));
         let gone = second.chain(evicted);
-        let gone = gone.map(|(reference, newest, series)| (reference, Gone { segment: last, newest, series }));
-        self.gone.lock().extend(gone);
+        let mut numbers = self.gone.lock();
+        gone.for_each(|(number, newest, series)| numbers.insert(number, Gone { segment: last, newest, series }));
+        drop(numbers);
         replayed.damage = ahead.reader.finish();
         if !asked {
             // The log of what came out of order may be the first that has histograms.

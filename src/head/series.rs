@@ -17,7 +17,7 @@ use super::isolation::{History, Snapshot, Ticket};
 use super::label_index::Pair;
 use super::mapped::{ChunkPlace, MappedChunks};
 use super::open::{HistogramKind, Next, Open, OpenHistogram, Times};
-use super::page_labels::{PageLabels, SeriesLabels};
+use super::page_labels::{PageLabels, SeriesLabels, TakenPairs};
 use super::rules::ChunkRules;
 use super::slab::{Body, Guard, Slot, page_bytes};
 use crate::chunk::{ChunkError, EncodedChunk, Floats, Integers};
@@ -154,8 +154,8 @@ impl Header {
         self.newest.store(t, Release);
     }
 
-    /// Empties the slot, under its lock; gives the labels it had.
-    pub(super) fn vacate(&self, state: &mut LockedSeries<'_>) -> Vec<Arc<Pair>> {
+    /// Empties the slot, under its lock; adds the labels it had to `taken`.
+    pub(super) fn vacate(&self, state: &mut LockedSeries<'_>, taken: &mut TakenPairs) {
         let tag = (self.tag() & !1).wrapping_add(2);
         // Never 0: that is a slot without a past.
         self.tag.store(if tag == 0 { 2 } else { tag }, Release);
@@ -163,7 +163,7 @@ impl Header {
         self.reference.store(0, Relaxed);
         **state = SeriesState::default();
         let (page, slot) = state.common_mut();
-        page.take(slot)
+        page.take(slot, taken);
     }
 
     /// Claims the series for a commit.

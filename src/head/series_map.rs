@@ -5,6 +5,7 @@
 
 use hashbrown::HashTable;
 use parking_lot::{Mutex, MutexGuard};
+use roaring::RoaringBitmap;
 
 use super::holds::{Holds, Site};
 use crate::codec::FixedMap;
@@ -52,6 +53,16 @@ impl SeriesMap {
     #[expect(clippy::indexing_slicing, reason = "there are as many shards as the remainder has values")]
     pub(super) fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
         self.shards[hash as usize % SHARDS].lock()
+    }
+
+    /// Takes out all slots that are in `dead`, shard by shard.
+    pub(super) fn remove_all(&self, dead: &RoaringBitmap, holds: &Holds) {
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            let _hold = holds.begin_slice(Site::SeriesRemoved);
+            shard.table.retain(|entry| !dead.contains(entry.id));
+            shard.shrink();
+        }
     }
 
     /// Roughly how many bytes it holds.
@@ -109,9 +120,13 @@ impl Shard {
     pub(super) fn remove(&mut self, hash: u64, id: u32) {
         if let Ok(entry) = self.table.find_entry(spread(stored(hash)), |entry| entry.id == id) {
             entry.remove();
-            if self.table.len() * 4 < self.table.capacity() {
-                self.table.shrink_to(0, |entry| spread(entry.hash));
-            }
+            self.shrink();
+        }
+    }
+
+    fn shrink(&mut self) {
+        if self.table.len() * 4 < self.table.capacity() {
+            self.table.shrink_to(0, |entry| spread(entry.hash));
         }
     }
 }
@@ -130,5 +145,17 @@ mod tests {
         map.shard(42).remove(42, 2);
         assert_eq!(map.shard(42).find(42, |id| id == 2), None);
         assert_eq!(map.shard(42).find(42, |_| true), Some(1));
+    }
+
+    #[test]
+    fn many_are_taken_out_at_once_and_leave_no_room_behind() {
+        let map = SeriesMap::default();
+        let hash = |id: u32| u64::from(id) << 32 | u64::from(id);
+        (0..50_000).for_each(|id| map.shard(hash(id)).insert(hash(id), id));
+        let full = map.bytes();
+        map.remove_all(&(0..50_000).filter(|id| id % 100 != 7).collect(), &Holds::default());
+        let found = |id| map.shard(hash(id)).find(hash(id), |other| other == id);
+        assert!((0..50_000).all(|id| found(id).is_some() == (id % 100 == 7)));
+        assert!(map.bytes() < full / 10);
     }
 }

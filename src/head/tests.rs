@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::block::BlockRead;
 use crate::chunk::samples;
+use crate::codec::FixedMap;
 use crate::error::ErrorKind;
 use crate::model::{
     Exemplar, FloatHistogram, Histogram, Labels, Matcher, Metadata, MetricType, Span, TimeRange, Value,

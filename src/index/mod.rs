@@ -12,6 +12,8 @@
 
 mod error;
 mod header;
+mod members;
+mod numbered;
 mod offset_table;
 mod postings;
 mod reader;
@@ -23,6 +25,7 @@ mod writer;
 
 pub use error::IndexError;
 pub use header::{IndexHeader, ListPlace};
+pub use numbered::NumberedSeries;
 pub use postings::{Bits, Postings};
 pub use reader::Index;
 pub use select::{PostingsSource, postings_for_matchers};

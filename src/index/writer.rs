@@ -6,18 +6,21 @@
 //! a fixed amount of memory needs.
 
 use std::cmp::Ordering;
+use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
 use xxhash_rust::xxh64::xxh64;
 
 use super::header::SERIES_ALIGN;
+use super::members::{Members, Numbered, Spill};
+use super::numbered::NumberedSeries;
 use super::toc::{MAGIC, Toc};
 use super::{ChunkMeta, IndexError, SeriesId};
 use crate::codec::{Crc32c, crc32c, put_be_u32, put_bytes, put_uvarint, put_varint, uvarint_len};
-use crate::fs::{File, Fs, ReadAt, with_suffix};
+use crate::fs::{File, Fs, with_suffix};
 use crate::model::{Labels, LabelsIter};
 
 /// The largest index that 32-bit ids of 16-byte units can name.
@@ -37,7 +40,7 @@ pub struct IndexWriter {
     symbols: SymbolNumbers,
     symbols_written: bool,
     pairs: Pairs,
-    spill: Spill,
+    members: Members,
     series: u32,
     last_labels: Labels,
     /// The pair numbers of `last_labels`: neighbours in label order share most of theirs.
@@ -73,7 +76,7 @@ impl IndexWriter {
             symbols: SymbolNumbers::default(),
             symbols_written: false,
             pairs: Pairs::default(),
-            spill: Spill::new(Arc::clone(fs), with_suffix(path, ".pairs"), name, spill_words),
+            members: Members::Spilled(Spill::new(Arc::clone(fs), with_suffix(path, ".pairs"), name, spill_words)),
             series: 0,
             last_labels: Labels::empty(),
             last_pairs: Vec::new(),
@@ -107,18 +110,89 @@ impl IndexWriter {
         Ok(())
     }
 
+    /// Says which series come: those of `series`, added by their places there with
+    /// [`add_numbered`](IndexWriter::add_numbered), each or not. After the symbols, before all series.
+    ///
+    /// # Errors
+    /// [`IndexError::Invalid`] once series were added, if a pair's text is no symbol or if the pairs do not ascend.
+    pub fn set_numbered(&mut self, series: Arc<dyn NumberedSeries>) -> Result<(), IndexError> {
+        if self.symbols_written {
+            return Err(self.invalid("numbers of series come after a series"));
+        }
+        let symbol = |text| self.symbols.find(text).ok_or_else(|| self.invalid(format!("{text:?} is no symbol")));
+        let mut pairs: Vec<Pair> = Vec::new();
+        let mut last_name = None;
+        for (name, value) in series.pairs() {
+            let known = last_name.filter(|(last, _)| *last == name).map(|(_, number)| number);
+            let number = known.map_or_else(|| symbol(name), Ok)?;
+            last_name = Some((name, number));
+            let pair = Pair { name: number, value: symbol(value)?, count: 0 };
+            if pairs.last().is_some_and(|last| (last.name, last.value) >= (pair.name, pair.value)) {
+                return Err(self.invalid(format!("the pair {name}={value:?} does not ascend")));
+            }
+            pairs.push(pair);
+        }
+        self.pairs.pairs = pairs;
+        self.members = Members::Numbered(Numbered::new(series));
+        Ok(())
+    }
+
+    /// Adds the series at `index` of those that were [set](IndexWriter::set_numbered); places ascend. Otherwise as
+    /// [`add_series`](IndexWriter::add_series).
+    ///
+    /// # Errors
+    /// As [`add_series`](IndexWriter::add_series).
+    pub fn add_numbered(&mut self, index: usize, chunks: &[ChunkMeta]) -> Result<SeriesId, IndexError> {
+        self.write_symbols()?;
+        self.check_chunks(&format_args!("series {index}"), chunks)?;
+        let Members::Numbered(numbered) = &self.members else {
+            return Err(self.invalid("the series have no numbers"));
+        };
+        let Some(pairs) = numbered.next(index) else {
+            return Err(self.invalid(format!("series {index} is not there, or not next")));
+        };
+        if numbered.last().is_some_and(|last| last >= pairs) || pairs.is_empty() {
+            return Err(self.invalid(format!("series {index} does not come after the one before")));
+        }
+        self.these_pairs.clear();
+        self.these_pairs.extend_from_slice(pairs);
+        for &pair in &self.these_pairs {
+            if !self.pairs.count(pair) {
+                return Err(self.invalid(format!("series {index} has a pair without a text")));
+            }
+        }
+        let id = self.put_series(chunks)?;
+        if let Members::Numbered(numbered) = &mut self.members {
+            numbered.push(index, id);
+        }
+        Ok(id)
+    }
+
     /// Adds a series; they come in label order. Chunks ascend by time and reference.
     ///
     /// # Errors
     /// [`IndexError::Invalid`] if an order is broken, a label's text is no symbol, or the file grows past 64 GiB;
     /// [`IndexError::Io`].
     pub fn add_series(&mut self, labels: &Labels, chunks: &[ChunkMeta]) -> Result<SeriesId, IndexError> {
+        if matches!(self.members, Members::Numbered(_)) {
+            return Err(self.invalid("the series have numbers"));
+        }
         self.write_symbols()?;
         self.check_chunks(labels, chunks)?;
         if self.find_pairs(labels)?.is_le() {
             return Err(self.invalid(format!("series {labels} comes after {}", self.last_labels)));
         }
+        let id = self.put_series(chunks)?;
+        if let Members::Spilled(spill) = &mut self.members {
+            spill.push(id, &self.these_pairs)?;
+        }
+        self.last_labels = labels.clone();
+        std::mem::swap(&mut self.last_pairs, &mut self.these_pairs);
+        Ok(id)
+    }
 
+    /// Writes the record of the series that has `these_pairs`.
+    fn put_series(&mut self, chunks: &[ChunkMeta]) -> Result<SeriesId, IndexError> {
         self.out.pad(SERIES_ALIGN)?;
         if self.out.position >= LONGEST {
             return Err(self.invalid("larger than 64 GiB"));
@@ -138,15 +212,11 @@ impl IndexWriter {
         put_be_u32(&mut self.record, sum);
         self.out.write(&self.head)?;
         self.out.write(&self.record)?;
-
-        self.spill.push(id, &self.these_pairs)?;
         self.series += 1;
-        self.last_labels = labels.clone();
-        std::mem::swap(&mut self.last_pairs, &mut self.these_pairs);
         Ok(id)
     }
 
-    fn check_chunks(&mut self, labels: &Labels, chunks: &[ChunkMeta]) -> Result<(), IndexError> {
+    fn check_chunks(&mut self, labels: &dyn fmt::Display, chunks: &[ChunkMeta]) -> Result<(), IndexError> {
         let mut last_max = None;
         for chunk in chunks {
             if chunk.reference < self.last_reference {
@@ -224,7 +294,7 @@ impl IndexWriter {
         let order = self.pairs.in_order();
         self.write_all_series()?;
         self.write_postings(&order)?;
-        self.spill.remove()?;
+        self.members.remove()?;
         self.toc.label_indices_table = self.out.position;
         self.toc.postings_table = self.out.position;
         self.write_table(postings, &order)?;
@@ -242,7 +312,7 @@ impl IndexWriter {
         let len = self.list_len(self.series)?;
         let mut section = Section::begin(&mut self.out, len)?;
         section.write_with(|out| put_be_u32(out, self.series))?;
-        self.spill.read(|id, _| section.write_with(|out| put_be_u32(out, id)))?;
+        self.members.read(|id, _| section.write_with(|out| put_be_u32(out, id)))?;
         section.end()
     }
 
@@ -259,7 +329,7 @@ impl IndexWriter {
         /// A pair that is not in this pass.
         const NOT_NOW: u32 = u32::MAX;
         // Where in `ids` the next id of each pair goes.
-        let mut next: Vec<u32> = vec![NOT_NOW; order.len()];
+        let mut next: Vec<u32> = vec![NOT_NOW; self.pairs.pairs.len()];
         let mut ids: Vec<u32> = Vec::new();
         let mut rest = order;
         while !rest.is_empty() {
@@ -279,7 +349,7 @@ impl IndexWriter {
             let (now, later) = rest.split_at_checked(take).unwrap_or((rest, &[]));
             ids.clear();
             ids.resize(total, 0);
-            self.spill.read(|id, pairs| {
+            self.members.read(|id, pairs| {
                 for &pair in pairs {
                     if let Some(slot) = next.get_mut(pair as usize).filter(|slot| **slot != NOT_NOW)
                         && let Some(place) = ids.get_mut(*slot as usize)
@@ -528,10 +598,10 @@ impl Pairs {
         number
     }
 
-    fn count(&mut self, pair: u32) {
-        if let Some(pair) = self.pairs.get_mut(pair as usize) {
-            pair.count += 1;
-        }
+    /// Counts a series that has the pair; false if there is no such pair.
+    fn count(&mut self, pair: u32) -> bool {
+        let pair = self.pairs.get_mut(pair as usize);
+        pair.map(|pair| pair.count += 1).is_some()
     }
 
     fn count_of(&self, pair: u32) -> u32 {
@@ -542,111 +612,11 @@ impl Pairs {
         self.pairs.get(pair as usize).map_or((0, 0), |pair| (pair.name, pair.value))
     }
 
-    /// The pairs by name, then value. Symbols are numbered in the order of their texts.
+    /// The pairs that series have by name, then value. Symbols are numbered in the order of their texts.
     fn in_order(&self) -> Vec<u32> {
-        let mut order: Vec<u32> = (0..self.pairs.len() as u32).collect();
+        let mut order: Vec<u32> = (0..self.pairs.len() as u32).filter(|pair| self.count_of(*pair) > 0).collect();
         order.sort_unstable_by_key(|&pair| self.symbols(pair));
         order
-    }
-}
-
-/// The series' ids with their pairs, in memory up to a limit and in a temporary file beyond it.
-#[derive(Debug)]
-struct Spill {
-    fs: Arc<dyn Fs>,
-    path: PathBuf,
-    /// The index's name, for errors.
-    name: Arc<str>,
-    /// `id, count, pair…` a series.
-    words: Vec<u32>,
-    limit: usize,
-    file: Option<Box<dyn File>>,
-}
-
-impl Spill {
-    fn new(fs: Arc<dyn Fs>, path: PathBuf, name: Arc<str>, limit: usize) -> Self {
-        Self { fs, path, name, words: Vec::new(), limit, file: None }
-    }
-
-    fn io(&self) -> impl Fn(io::Error) -> IndexError + use<> {
-        let file = Arc::clone(&self.name);
-        move |source| IndexError::Io { file: Arc::clone(&file), source }
-    }
-
-    fn push(&mut self, id: SeriesId, pairs: &[u32]) -> Result<(), IndexError> {
-        self.words.extend([id.0, pairs.len() as u32]);
-        self.words.extend_from_slice(pairs);
-        if self.words.len() < self.limit {
-            return Ok(());
-        }
-        let io = self.io();
-        let mut file = match self.file.take() {
-            Some(file) => file,
-            None => self.fs.create(&self.path).map_err(&io)?,
-        };
-        let bytes: Vec<u8> = self.words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        self.words.clear();
-        file.append(&bytes).map_err(&io)?;
-        self.file = Some(file);
-        Ok(())
-    }
-
-    /// Calls `take` with each series and its pairs, in order.
-    fn read(&self, mut take: impl FnMut(u32, &[u32]) -> Result<(), IndexError>) -> Result<(), IndexError> {
-        if self.file.is_some() {
-            let file = self.fs.open_read(&self.path).map_err(self.io())?;
-            let mut words = Words { file: &*file, offset: 0, buffer: Vec::new(), start: 0 };
-            while let Some(&[id, count]) = words.take(2).map_err(self.io())? {
-                match words.take(count as usize).map_err(self.io())? {
-                    Some(pairs) => take(id, pairs)?,
-                    None => return Err(self.io()(io::ErrorKind::UnexpectedEof.into())),
-                }
-            }
-        }
-        let mut rest: &[u32] = &self.words;
-        while let [id, count, tail @ ..] = rest {
-            let (pairs, tail) = tail.split_at_checked(*count as usize).unwrap_or((tail, &[]));
-            take(*id, pairs)?;
-            rest = tail;
-        }
-        Ok(())
-    }
-
-    fn remove(&mut self) -> Result<(), IndexError> {
-        if self.file.take().is_some() {
-            self.fs.remove_file(&self.path).map_err(self.io())?;
-        }
-        Ok(())
-    }
-}
-
-/// Words of a temporary file, a piece at a time.
-struct Words<'a> {
-    file: &'a dyn ReadAt,
-    offset: u64,
-    buffer: Vec<u32>,
-    /// How much of the buffer is taken already.
-    start: usize,
-}
-
-impl Words<'_> {
-    /// The next `count` words; nothing if the file has no more.
-    fn take(&mut self, count: usize) -> io::Result<Option<&[u32]>> {
-        while self.buffer.len() - self.start < count {
-            self.buffer.drain(..self.start);
-            self.start = 0;
-            let mut bytes = vec![0; BUFFER];
-            let read = self.file.read_at(self.offset, &mut bytes)?;
-            if read == 0 {
-                return Ok(None);
-            }
-            self.offset += read as u64;
-            let words = bytes.get(..read).unwrap_or_default().as_chunks::<4>().0;
-            self.buffer.extend(words.iter().map(|word| u32::from_le_bytes(*word)));
-        }
-        let words = self.buffer.get(self.start..self.start + count);
-        self.start += count;
-        Ok(words)
     }
 }
 
@@ -725,6 +695,102 @@ mod tests {
             let found = index.pairs().skip(1).map(|pair| pair.map(|(name, value, list)| ((name, value), list.into_vec())));
             prop_assert_eq!(found.collect::<Result<Vec<_>, _>>().unwrap(), pairs.into_iter().collect::<Vec<_>>());
         }
+    }
+
+    /// The series of a model, by numbers.
+    #[derive(Debug)]
+    struct Rows {
+        texts: Vec<(String, String)>,
+        rows: Vec<Vec<u32>>,
+    }
+
+    impl Rows {
+        fn new(model: &Model) -> Self {
+            let texts: std::collections::BTreeSet<(&str, &str)> = model.keys().flat_map(Labels::iter).collect();
+            let number = |pair| texts.iter().position(|text| *text == pair).unwrap() as u32;
+            let rows = model.keys().map(|labels| labels.iter().map(number).collect()).collect();
+            Self { rows, texts: texts.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect() }
+        }
+    }
+
+    impl NumberedSeries for Rows {
+        fn symbols(&self) -> Vec<&str> {
+            let both = self.texts.iter().flat_map(|(name, value)| [name.as_str(), value]);
+            both.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+        }
+
+        fn pairs(&self) -> Box<dyn Iterator<Item = (&str, &str)> + '_> {
+            Box::new(self.texts.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+        }
+
+        fn series(&self, index: usize) -> Option<(SeriesId, &[u32])> {
+            self.rows.get(index).map(|row| (SeriesId(index as u32), row.as_slice()))
+        }
+    }
+
+    fn write_numbered(series: &Arc<Rows>, chunks: &[Option<&Vec<ChunkMeta>>]) -> Vec<u8> {
+        let (env, _) = Env::simulated(1);
+        let mut writer = IndexWriter::create(&env.fs, Path::new("/index")).unwrap();
+        series.symbols().into_iter().for_each(|symbol| writer.add_symbol(symbol).unwrap());
+        writer.set_numbered(Arc::<Rows>::clone(series)).unwrap();
+        for (place, chunks) in chunks.iter().enumerate() {
+            if let Some(chunks) = chunks {
+                writer.add_numbered(place, chunks).unwrap();
+            }
+        }
+        writer.finish().unwrap();
+        env.fs.read(Path::new("/index")).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn series_by_numbers_give_the_bytes_that_their_texts_do(
+            model in model(), left_out in prop::collection::btree_set(0..40usize, 0..20), pass in 1..20usize) {
+            let rows = Arc::new(Rows::new(&model));
+            let kept: Model = model
+                .iter()
+                .enumerate()
+                .filter(|(place, _)| !left_out.contains(place))
+                .map(|(_, (labels, chunks))| (labels.clone(), chunks.clone()))
+                .collect();
+            let chunks: Vec<_> = model.iter().map(|(labels, chunks)| kept.contains_key(labels).then_some(chunks)).collect();
+            // Symbols that nobody uses are in the file, whoever adds them.
+            let (env, _) = Env::simulated(1);
+            let mut writer = IndexWriter::with_limits(&env.fs, Path::new("/index"), SPILL_WORDS, pass).unwrap();
+            rows.symbols().into_iter().for_each(|symbol| writer.add_symbol(symbol).unwrap());
+            for (labels, chunks) in &kept {
+                writer.add_series(labels, chunks).unwrap();
+            }
+            writer.finish().unwrap();
+            prop_assert!(env.fs.read(Path::new("/index")).unwrap() == write_numbered(&rows, &chunks));
+        }
+    }
+
+    #[test]
+    fn numbers_that_are_out_of_order_are_refused() {
+        let texts = ["b", "c"].map(|value| ("a".to_owned(), value.to_owned()));
+        let rows =
+            |rows: &[&[u32]]| Rows { texts: texts.to_vec(), rows: rows.iter().map(|row| row.to_vec()).collect() };
+        let set = |rows: Rows| {
+            let mut writer = writer();
+            writer.set_numbered(Arc::new(rows)).unwrap();
+            writer
+        };
+        let mut right = set(rows(&[&[0], &[0, 1], &[1]]));
+        right.add_numbered(1, &[]).unwrap();
+        assert!(right.add_numbered(0, &[]).is_err() && right.add_numbered(1, &[]).is_err());
+        assert!(right.add_series(&Labels::from_pairs([("a", "c")]), &[]).is_err());
+        right.add_numbered(2, &[]).unwrap();
+        assert!(right.add_numbered(3, &[]).is_err());
+        assert!(right.set_numbered(Arc::new(rows(&[]))).is_err());
+        let mut wrong = set(rows(&[&[1], &[0], &[2], &[]]));
+        wrong.add_numbered(0, &[]).unwrap();
+        (1..4).for_each(|place| assert!(wrong.add_numbered(place, &[]).is_err(), "{place}"));
+        let unknown = [("a".to_owned(), "z".to_owned())].to_vec();
+        assert!(writer().set_numbered(Arc::new(Rows { texts: unknown, rows: vec![] })).is_err());
+        let backward = texts.iter().rev().cloned().collect();
+        assert!(writer().set_numbered(Arc::new(Rows { texts: backward, rows: vec![] })).is_err());
+        assert!(writer().add_numbered(0, &[]).is_err());
     }
 
     fn writer() -> IndexWriter {

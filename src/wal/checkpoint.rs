@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::codec::FixedMap;
 use crate::fs::{Env, Fs, with_suffix};
-use crate::model::{Exemplar, LabelsBuilder, Metadata};
+use crate::model::{Exemplar, Metadata};
 
 use super::record::{
     self, RecordError, RecordType, RefExemplar, RefFloatHistogram, RefHistogram, RefMetadata, RefSample, RefTombstone,
@@ -223,8 +223,14 @@ impl<K: Keep> Filter<K> {
             RecordType::Series => self.put_series(bytes, out.bytes()),
             RecordType::Samples | RecordType::SamplesSt => {
                 let mut samples: Vec<RefSample> = Vec::new();
-                let decoded = record::decode_samples(bytes, &mut samples);
-                self.filter(&mut samples, |_, sample| sample.t >= mint);
+                let mut read = 0;
+                // Blocks have most of them.
+                let decoded = record::each_sample(bytes, |sample| {
+                    read += 1;
+                    samples.extend(Some(sample).filter(|sample| sample.t >= mint));
+                });
+                self.stats.read += read;
+                self.stats.kept += samples.len() as u64;
                 match kind {
                     _ if samples.is_empty() => {}
                     RecordType::SamplesSt => record::encode_samples_st(samples, out.bytes()),
@@ -313,13 +319,14 @@ impl<K: Keep> Filter<K> {
         let start = out.len();
         record::begin_series(out);
         let begun = out.len();
-        let decoded = record::decode_series(bytes, |reference, labels: &mut LabelsBuilder| {
-            self.stats.read += 1;
-            if self.keep.keeps(reference) {
-                self.stats.kept += 1;
-                record::put_series(reference, labels.build().iter(), out);
-            }
-        });
+        let Self { keep, stats, .. } = self;
+        let keep = |reference| {
+            let kept = keep.keeps(reference);
+            stats.read += 1;
+            stats.kept += u64::from(kept);
+            kept
+        };
+        let decoded = record::copy_series(bytes, keep, out);
         if out.len() == begun {
             out.truncate(start);
         }

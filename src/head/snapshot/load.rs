@@ -11,7 +11,7 @@ use super::{Record, SnapshotPosition, decode, list_snapshots};
 use crate::chunk::{ChunkError, Floats, Integers, samples};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::Env;
-use crate::head::checkpoint::Gone;
+use crate::head::gone::Gone;
 use crate::head::isolation::Ticket;
 use crate::head::mapped::ChunkPlace;
 use crate::head::replay::OnDisk;

@@ -140,7 +140,7 @@ fn commit(head: &Arc<Head>, names: &[&str], times: std::ops::Range<i64>) {
 
 /// What must be as before: the last number, those that are gone, metadata.
 fn numbers(head: &Head) -> (u64, Vec<u64>, Vec<(String, Metadata)>) {
-    let mut gone: Vec<_> = head.gone.lock().keys().copied().collect();
+    let mut gone: Vec<_> = head.gone.lock().iter().map(|(number, _)| number).collect();
     gone.sort_unstable();
     (head.last_reference.load(Ordering::Acquire), gone, head.metadata.get(None, head.holds()))
 }

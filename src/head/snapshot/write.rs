@@ -9,7 +9,7 @@ use super::{SnapshotPosition, TEMPORARY_SUFFIX, list_snapshots, put_exemplars, p
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{Fs, with_suffix};
 use crate::head::Head;
-use crate::head::checkpoint::Gone;
+use crate::head::gone::Gone;
 use crate::wal::{Durability, Log, LogError, LogOptions, RecordBuffer};
 
 /// Records are written this many bytes at a time.
@@ -152,7 +152,7 @@ impl Head {
     }
 
     fn extra(&self) -> Extra {
-        let gone = self.gone.lock().clone();
+        let gone: Vec<_> = self.gone.lock().iter().collect();
         let mut gone: Vec<GoneNumber> = gone
             .into_iter()
             .map(|(reference, Gone { segment, newest, series })| {

@@ -31,8 +31,8 @@ pub use samples::{
     decode_exemplars, decode_markers, decode_samples, decode_tombstones, each_sample, encode_exemplars, encode_markers,
     encode_samples, encode_samples_st, encode_tombstones,
 };
-pub(crate) use series::read_series;
 pub use series::{begin_series, decode_metadata, decode_series, encode_metadata, encode_series, put_series};
+pub(crate) use series::{copy_series, read_series};
 
 use crate::codec::ReadError;
 use crate::error::{Error, ErrorKind};

@@ -27,6 +27,31 @@ pub fn decode_series(record: &[u8], mut each: impl FnMut(u64, &mut LabelsBuilder
     Ok(())
 }
 
+/// Appends the series of a series record that `keep` wants to another one, as they stand.
+///
+/// # Errors
+/// As [`decode_series`]: series before the failing one have been appended.
+pub(crate) fn copy_series(
+    record: &[u8],
+    mut keep: impl FnMut(u64) -> bool,
+    out: &mut Vec<u8>,
+) -> Result<(), RecordError> {
+    let (mut reader, mut place) = open(record, RecordType::Series)?;
+    while !reader.is_empty() {
+        let start = reader.offset();
+        let reference = reader.be_u64().map_err(place.read())?;
+        for _ in 0..reader.uvarint().map_err(place.read())? {
+            read_text(&mut reader, place, "label name")?;
+            read_text(&mut reader, place, "label value")?;
+        }
+        if keep(reference) {
+            out.extend_from_slice(record.get(start..reader.offset()).unwrap_or_default());
+        }
+        place.entry += 1;
+    }
+    Ok(())
+}
+
 /// Appends a series record with `series`.
 pub fn encode_series<'a>(series: impl IntoIterator<Item = (u64, &'a Labels)>, out: &mut Vec<u8>) {
     begin_series(out);
