@@ -21,7 +21,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Matcher, TimeRange};
 
 /// What was deleted while blocks are rewritten.
-pub(super) type Deletes = Vec<(TimeRange, Vec<Matcher>)>;
+#[derive(Debug, Default)]
+pub(super) struct Deletes {
+    pub(super) done: Vec<(TimeRange, Vec<Matcher>)>,
+    /// One failed when some blocks had it and others had not: what is written of both cannot be made to have a part of it.
+    pub(super) is_one_half_done: bool,
+}
 
 impl Inner {
     /// Merges what the planner says until there is nothing to do; with `yielding`, until the head is to be cut, which is
@@ -96,7 +101,7 @@ impl Inner {
             blocks.retain(|block| !state.emptied.contains(&block.meta().ulid));
             let Some(chosen) = choose(&blocks) else { return Ok(false) };
             // From here on deletes are noted: `chosen` is what the block is written from, and does not change.
-            state.deletes = Some(Vec::new());
+            state.deletes = Some(Deletes::default());
             chosen
         };
         let written = write(&chosen);
@@ -127,8 +132,8 @@ impl Inner {
         deletes: &Deletes,
     ) -> Result<()> {
         self.check_open()?;
-        if !self.blocks.serves(chosen) {
-            // Retention took one of them meanwhile: what is left is planned anew.
+        if deletes.is_one_half_done || !self.blocks.serves(chosen) {
+            // Or retention took one of them meanwhile: what is left is planned anew.
             return Ok(());
         }
         match sealed {
@@ -161,12 +166,12 @@ impl Inner {
 
     /// Marks in a block that nobody sees yet what was deleted while it was written.
     fn catch_up(&self, sealed: &mut SealedBlock, deletes: &Deletes) -> Result<()> {
-        if deletes.is_empty() {
+        if deletes.done.is_empty() {
             return Ok(());
         }
         let block = Block::open(self.env.fs.as_ref(), sealed.directory())?;
         let mut tombstones = Tombstones::default();
-        for (range, matchers) in deletes {
+        for (range, matchers) in &deletes.done {
             mark_deleted(&block, &mut tombstones, *range, matchers)?;
         }
         if !tombstones.is_empty() {

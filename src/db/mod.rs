@@ -257,22 +257,30 @@ impl Db {
     /// series had any, counted for the head and each block.
     ///
     /// # Errors
-    /// `Unsupported` for a database that is append-only; `Corrupt`, `Io`, `Full`: some may be deleted already, and asking
-    /// again finishes it.
+    /// `Unsupported` for a database that is append-only; `Corrupt`, `Io`, `Full`: some may be deleted already, but no sample
+    /// that lost against another is seen in its place, and asking again finishes it.
     pub fn delete(&self, range: TimeRange, matchers: &[Matcher]) -> Result<u64> {
         if self.inner.options.append_only {
             let reason = "the database is append-only: nothing is deleted from it";
             return Err(Error::new(ErrorKind::Unsupported, reason));
         }
+        let Inner { head, blocks, downsampled, .. } = &*self.inner;
         // No block is cut or dropped meanwhile; what replaces one hears of it.
         let mut state = self.inner.maintenance.lock();
         self.inner.check_open()?;
+        downsampled.delete(range, matchers)?;
+        // Against the order in which sources are asked: what gives way goes first. Whatever fails in between, no sample
+        // that lost answers where the one that won is gone.
+        let in_head = head.find_deleted(range, matchers)?;
+        head.delete_late(&in_head)?;
+        let in_blocks = blocks.delete(range, matchers);
         if let Some(deletes) = &mut state.deletes {
-            deletes.push((range, matchers.to_vec()));
+            match in_blocks {
+                Ok(_) => deletes.done.push((range, matchers.to_vec())),
+                Err(_) => deletes.is_one_half_done = true,
+            }
         }
-        let in_head = self.inner.head.delete(range, matchers)?;
-        self.inner.downsampled.delete(range, matchers)?;
-        Ok(in_head + self.inner.blocks.delete(range, matchers)?)
+        Ok(in_blocks? + head.delete_in_order(in_head)?)
     }
 
     /// Merges blocks as [`plan`](crate::compact::plan) says until there is nothing to do. Appends, queries and deletes go
@@ -395,5 +403,7 @@ impl Drop for Inner {
 
 #[cfg(test)]
 mod life_tests;
+#[cfg(test)]
+mod order_tests;
 #[cfg(test)]
 mod tests;

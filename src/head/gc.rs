@@ -21,10 +21,7 @@ use super::page_labels::TakenPairs;
 use super::series::Series;
 use super::series_map::Shard;
 use super::{Head, SeriesRef};
-use crate::error::Result;
-use crate::index::postings_for_matchers;
-use crate::model::{METRIC_NAME, Matcher, TimeRange};
-use crate::wal::record::{RefTombstone, encode_tombstones};
+use crate::model::METRIC_NAME;
 
 /// Series that were marked when the clock of readers and appenders stood at `stamp`.
 #[derive(Debug)]
@@ -72,42 +69,6 @@ impl Head {
         self.raise_floor(t);
         self.truncated.fetch_max(t, Ordering::AcqRel);
         self.collect()
-    }
-
-    /// Deletes the samples in `range` of the series that pass all `matchers`: they are hidden, and gone when a block is cut.
-    /// Samples that come later are not deleted. How many series had any.
-    ///
-    /// # Errors
-    /// `Io`, `Full`: nothing is deleted; or, if it is the log of out-of-order samples that fails, what came in order is, and
-    /// of what did not perhaps a part.
-    pub fn delete(&self, range: TimeRange, matchers: &[Matcher]) -> Result<u64> {
-        // A snapshot has all deletions that stand in the log before it.
-        let _turn = self.log_truncated.lock();
-        let mut deleted = Vec::new();
-        for id in postings_for_matchers(&self.labels, matchers)?.into_vec() {
-            let Some(series) = self.slots.get(id) else { continue };
-            let state = series.lock();
-            let own = state.oldest().map(|oldest| TimeRange::new(oldest, series.newest()));
-            let own = own.into_iter().chain(self.out_of_order_span_of(id));
-            let own = own.reduce(|a, b| TimeRange::new(a.min.min(b.min), a.max.max(b.max)));
-            if let Some(range) = own.and_then(|own| own.intersect(&range)) {
-                deleted.push((id, RefTombstone { reference: series.reference(), range }));
-            }
-        }
-        if deleted.is_empty() {
-            return Ok(0);
-        }
-        if let Some(log) = &self.log {
-            let mut record = Vec::new();
-            // Twice: so replay knows that the log of out-of-order samples says for itself what is deleted of them.
-            encode_tombstones(deleted.iter().flat_map(|(_, tombstone)| [*tombstone; 2]), &mut record);
-            log.commit(&[&record])?;
-        }
-        for (id, RefTombstone { range, .. }) in &deleted {
-            self.tombstones.add(*id, *range);
-        }
-        self.delete_late(&deleted)?;
-        Ok(deleted.len() as u64)
     }
 
     /// Drops what [`truncate_memory`](Head::truncate_memory) left because somebody could still see it.

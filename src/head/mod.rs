@@ -27,6 +27,7 @@ mod checkpoint;
 mod claim;
 mod column;
 mod cut;
+mod delete;
 mod error;
 mod evidence;
 mod exemplars;

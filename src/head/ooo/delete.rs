@@ -1,6 +1,7 @@
 //! Deleting what came out of order: it is taken out of memory at once, so that what comes later is not deleted.
 
 use super::super::Head;
+use super::super::delete::FoundDeleted;
 use super::super::holds::Site;
 use super::Stored;
 use crate::chunk::{WrittenChunk, rewrite};
@@ -20,17 +21,17 @@ struct Deletion {
 const SLICE: usize = 64;
 
 impl Head {
-    /// Deletes what the series of these slots have out of order in these ranges. What deletes the series' other samples is
-    /// in the log already; this deletion gets records of its own in the log of out-of-order samples, where they stand
-    /// behind what they delete and in front of what comes later. Some series at a time: commits go on in between.
+    /// Deletes what was found of what came out of order. It gets records of its own in the log of out-of-order samples, where
+    /// they stand behind what they delete and in front of what comes later; what deletes the series' other samples follows,
+    /// in the log. Some series at a time: commits go on in between.
     ///
     /// # Errors
     /// `Io`, `Full`, `Corrupt`: nothing is deleted of the series at hand, and of those behind them.
-    pub(in crate::head) fn delete_late(&self, deleted: &[(u32, RefTombstone)]) -> Result<()> {
+    pub(crate) fn delete_late(&self, found: &FoundDeleted) -> Result<()> {
         if self.out_of_order.is_empty() {
             return Ok(());
         }
-        let late: Vec<_> = deleted.iter().filter(|(id, _)| self.out_of_order.has(*id)).copied().collect();
+        let late: Vec<_> = found.series.iter().filter(|(id, _)| self.out_of_order.has(*id)).copied().collect();
         for slice in late.chunks(SLICE) {
             // While commits go on, if it is due: what follows writes to the log, which would do it else.
             self.out_of_order.log.as_ref().map_or(Ok(()), Log::sync_if_due)?;
@@ -46,12 +47,12 @@ impl Head {
         let mut deletions = Vec::new();
         let mut tombstones = Vec::new();
         for (id, tombstone) in deleted {
-            let found = table.look(*id, |it| {
+            let chunks = table.look(*id, |it| {
                 let chunks = it.chunks.iter().enumerate().filter(|(_, chunk)| chunk.range.overlaps(&tombstone.range));
                 chunks.map(|(index, chunk)| (index, chunk.data.clone())).collect::<Vec<_>>()
             });
-            let Some(found) = found else { continue };
-            let rewritten = without(found, tombstone.range)?;
+            let Some(chunks) = chunks else { continue };
+            let rewritten = without(chunks, tombstone.range)?;
             deletions.push(Deletion { id: *id, range: tombstone.range, rewritten });
             tombstones.push(*tombstone);
         }

@@ -1,0 +1,71 @@
+//! Deleting in the head: what came in order is hidden until it is cut into a block without it; what came out of order is
+//! taken out at once.
+
+use super::Head;
+use crate::error::Result;
+use crate::index::postings_for_matchers;
+use crate::model::{Matcher, TimeRange};
+use crate::wal::record::{RefTombstone, encode_tombstones};
+
+/// What a deletion means in the head: found at one moment, so that what comes later is not deleted.
+#[derive(Debug)]
+pub(crate) struct FoundDeleted {
+    /// Series by slot, each with the part of the span that it has something in.
+    pub(super) series: Vec<(u32, RefTombstone)>,
+}
+
+impl Head {
+    /// Deletes the samples in `range` of the series that pass all `matchers`: they are hidden, and gone when a block is cut.
+    /// Samples that come later are not deleted. How many series had any.
+    ///
+    /// # Errors
+    /// `Io`, `Full`: what came out of order may be deleted already; asking again deletes the rest.
+    pub fn delete(&self, range: TimeRange, matchers: &[Matcher]) -> Result<u64> {
+        let found = self.find_deleted(range, matchers)?;
+        self.delete_late(&found)?;
+        self.delete_in_order(found)
+    }
+
+    /// What deleting the samples in `range` of the series that pass all `matchers` would delete. It is deleted by
+    /// [`delete_late`](Head::delete_late), whose samples lose against all others, and then by
+    /// [`delete_in_order`](Head::delete_in_order); between the two comes what blocks have.
+    ///
+    /// # Errors
+    /// None as yet.
+    pub(crate) fn find_deleted(&self, range: TimeRange, matchers: &[Matcher]) -> Result<FoundDeleted> {
+        let mut found = Vec::new();
+        for id in postings_for_matchers(&self.labels, matchers)?.into_vec() {
+            let Some(series) = self.slots.get(id) else { continue };
+            let state = series.lock();
+            let own = state.oldest().map(|oldest| TimeRange::new(oldest, series.newest()));
+            let own = own.into_iter().chain(self.out_of_order_span_of(id));
+            let own = own.reduce(|a, b| TimeRange::new(a.min.min(b.min), a.max.max(b.max)));
+            if let Some(range) = own.and_then(|own| own.intersect(&range)) {
+                found.push((id, RefTombstone { reference: series.reference(), range }));
+            }
+        }
+        Ok(FoundDeleted { series: found })
+    }
+
+    /// Deletes what was found of what came in order. How many series had any, in order or not.
+    ///
+    /// # Errors
+    /// `Io`, `Full`: nothing of it is deleted.
+    pub(crate) fn delete_in_order(&self, FoundDeleted { series }: FoundDeleted) -> Result<u64> {
+        // A snapshot has all deletions that stand in the log before it.
+        let _turn = self.log_truncated.lock();
+        if series.is_empty() {
+            return Ok(0);
+        }
+        if let Some(log) = &self.log {
+            let mut record = Vec::new();
+            // Twice: so replay knows that the log of out-of-order samples says for itself what is deleted of them.
+            encode_tombstones(series.iter().flat_map(|(_, tombstone)| [*tombstone; 2]), &mut record);
+            log.commit(&[&record])?;
+        }
+        for (id, RefTombstone { range, .. }) in &series {
+            self.tombstones.add(*id, *range);
+        }
+        Ok(series.len() as u64)
+    }
+}
