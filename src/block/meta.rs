@@ -187,10 +187,18 @@ impl BlockMeta {
     /// Where two blocks have a sample of a series at the same millisecond, that of the block with the smaller key wins:
     /// what came in order before what did not, then what was written first. A block that was merged of others is as old
     /// as the oldest of them, so that merging does not change what wins.
+    ///
+    /// Parts of the head that were chosen by series come first. All of them came in order, and a block without a hint may
+    /// have been merged with what came late to such a series when it had left the head.
     #[must_use]
-    pub fn precedence(&self) -> (bool, Ulid, Ulid) {
-        let oldest = self.compaction.sources.iter().min().copied().unwrap_or(self.ulid);
-        (self.compaction.is_hinted(), oldest, self.ulid)
+    pub fn precedence(&self) -> (u8, Ulid, Ulid) {
+        let compaction = &self.compaction;
+        let rank = match () {
+            () if compaction.has_hint(HINT_OUT_OF_ORDER) => 2,
+            () if compaction.is_hinted() => 0,
+            () => 1,
+        };
+        (rank, compaction.sources.iter().min().copied().unwrap_or(self.ulid), self.ulid)
     }
 
     /// The width of its windows in milliseconds, as Thanos's section says it; 0 for a block of samples.

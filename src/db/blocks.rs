@@ -13,6 +13,7 @@ use crate::block::{Block, BlockMeta, BlockRead, CREATING, DELETING, Tombstones, 
 use crate::codec::FixedSet;
 use crate::error::{Error, Result};
 use crate::fs::{DirEntry, Env, with_suffix};
+use crate::head::Head;
 use crate::index::ChunkMeta;
 use crate::model::{Labels, Matcher, TimeRange};
 
@@ -108,9 +109,18 @@ pub(super) fn ends_at(block: &Block, newest: Option<i64>) -> bool {
     !meta.compaction.is_hinted() && Some(meta.max_time) == newest
 }
 
-/// Takes out of `drop` the blocks that overlap one that stays and gives way to them: where both have a sample, the later
-/// write would answer from then on. They go together, or as the one that they are merged to.
-fn keep_first_writes(blocks: &[Arc<Block>], drop: &mut FixedSet<Ulid>) {
+/// Takes out of `drop` the blocks that overlap what stays and gives way to them: where both have a sample, the later write
+/// would answer from then on. Blocks go together, or as the one that they are merged to; `late`, the span of what came out
+/// of order and is in no block, has to be in one. Whether that is what one waits for.
+fn keep_first_writes(blocks: &[Arc<Block>], late: Option<TimeRange>, drop: &mut FixedSet<Ulid>) -> bool {
+    let is_late = |meta: &&BlockMeta| {
+        // Nothing that is left of a block that is marked could answer.
+        !meta.compaction.deletable && late.is_some_and(|late| late.overlaps(&meta.time_range()))
+    };
+    let metas = blocks.iter().map(|block| block.meta());
+    let waiting: Vec<Ulid> =
+        metas.filter(|meta| drop.contains(&meta.ulid)).filter(is_late).map(|meta| meta.ulid).collect();
+    drop.retain(|it| !waiting.contains(it));
     loop {
         let (going, staying): (Vec<_>, Vec<_>) =
             blocks.iter().map(|block| block.meta()).partition(|meta| drop.contains(&meta.ulid));
@@ -118,12 +128,11 @@ fn keep_first_writes(blocks: &[Arc<Block>], drop: &mut FixedSet<Ulid>) {
             let gives_way = |staying: &&BlockMeta| {
                 going.time_range().overlaps(&staying.time_range()) && going.precedence() < staying.precedence()
             };
-            // Nothing that is left of a block that is marked could answer.
             !going.compaction.deletable && staying.iter().any(gives_way)
         };
         let kept: Vec<Ulid> = going.iter().filter(wins).map(|meta| meta.ulid).collect();
         if kept.is_empty() {
-            return;
+            return !waiting.is_empty();
         }
         kept.iter().for_each(|ulid| drop.retain(|it| it != ulid));
     }
@@ -210,8 +219,8 @@ impl Blocks {
     }
 
     /// Looks through the directory again: serves what is new, drops what is replaced, empty or expired. Returns what was
-    /// dropped.
-    pub(super) fn reload(&self, retention: Retention, other_bytes: u64) -> Result<Vec<Ulid>> {
+    /// dropped, and whether something waits until what came late to `head` is in a block.
+    pub(super) fn reload(&self, retention: Retention, other_bytes: u64, head: &Head) -> Result<(Vec<Ulid>, bool)> {
         let Found { mut blocks, quarantined, vanished, mut obsolete } = self.look()?;
         let kept = |block: &Arc<Block>| {
             let meta = block.meta();
@@ -234,16 +243,6 @@ impl Blocks {
                 block.is_some_and(|block| guard.may_drop(block.meta(), &self.path(*ulid)))
             });
         }
-        keep_first_writes(&blocks, &mut drop);
-        let mut dropped = Vec::new();
-        blocks.retain(|block| {
-            let ulid = block.meta().ulid;
-            let goes = drop.contains(&ulid);
-            if goes {
-                dropped.push(ulid);
-            }
-            !goes
-        });
         if let Some(guard) = guard {
             // Replaced, but still needed by somebody: it is not served, since what replaced it is.
             obsolete.retain(|ulid| {
@@ -251,13 +250,29 @@ impl Blocks {
                 meta.is_ok_and(|meta| guard.may_drop(&meta, &self.path(*ulid)))
             });
         }
-        dropped.append(&mut obsolete);
         // Served no more before they go: a query that has them open keeps its mapping.
-        self.serve(blocks, quarantined, vanished);
+        let (mut dropped, mut waits) = (Vec::new(), false);
+        if drop.is_empty() {
+            self.serve(blocks, quarantined, vanished);
+        } else {
+            head.while_nothing_comes_late(|late| {
+                waits = keep_first_writes(&blocks, late, &mut drop);
+                blocks.retain(|block| {
+                    let ulid = block.meta().ulid;
+                    let goes = drop.contains(&ulid);
+                    if goes {
+                        dropped.push(ulid);
+                    }
+                    !goes
+                });
+                self.serve(blocks, quarantined, vanished);
+            });
+        }
+        dropped.append(&mut obsolete);
         for ulid in &dropped {
             self.remove(*ulid)?;
         }
-        Ok(dropped)
+        Ok((dropped, waits))
     }
 
     /// Marks the samples in `range` of all series that pass `matchers` as deleted; how many series of blocks had any. A

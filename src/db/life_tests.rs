@@ -37,7 +37,7 @@ fn number(n: usize) -> Vec<Matcher> {
 
 /// Writes a block of one series beside the database, as a backfill does: samples at hours after the start. A moment later
 /// than whatever is there.
-fn backfill(env: &Env, samples: &[(i64, f64)], change: impl FnOnce(&mut BlockMeta)) -> Ulid {
+pub(super) fn backfill(env: &Env, samples: &[(i64, f64)], change: impl FnOnce(&mut BlockMeta)) -> Ulid {
     env.executor.waiter().wait(Duration::from_millis(1));
     let at = |hour: i64| START + hour * HOUR;
     let (first, last) = (at(samples[0].0), at(samples[samples.len() - 1].0));

@@ -164,7 +164,7 @@ impl Inner {
             state.collect = self.head.collect().series_marked > 0 || left;
         }
         let snapshot = self.snapshot_if_due(state);
-        let reloaded = self.reload();
+        let reloaded = self.reload(state);
         synced
             .and(cut)
             .and(mapped)

@@ -13,10 +13,10 @@
 use std::sync::Arc;
 
 use super::blocks::{ends_at, mark_deleted};
+use super::maintain::State;
 use super::{Inner, Maintenance};
 use crate::block::{Block, BlockMeta, BlockRead, SealedBlock, Tombstones, Ulid};
-use crate::codec::FixedSet;
-use crate::compact::{Plan, merge_sealed, plan};
+use crate::compact::{Plan, merge_sealed, merged_meta, plan};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Matcher, TimeRange};
 
@@ -40,12 +40,17 @@ impl Inner {
                 return result;
             }
             let next = |blocks: &[Arc<Block>]| {
-                let metas: Vec<BlockMeta> = blocks.iter().map(|block| block.meta().clone()).collect();
-                let Plan { blocks: ulids, reason } = plan(&metas, &ranges, self.options.merge_overlapping)?;
+                let served = self.blocks.all();
+                let mut metas: Vec<BlockMeta> = blocks.iter().map(|block| block.meta().clone()).collect();
+                let Plan { blocks: ulids, reason } = loop {
+                    let planned = plan(&metas, &ranges, self.options.merge_overlapping)?;
+                    let Some(overtaking) = overtaking(&planned.blocks, &served) else { break planned };
+                    metas.retain(|meta| meta.ulid != overtaking);
+                };
                 tracing::debug!(blocks = ulids.len(), ?reason, "merging blocks");
                 Some(blocks.iter().filter(|block| ulids.contains(&block.meta().ulid)).map(Arc::clone).collect())
             };
-            match self.rewrite(done, next, |blocks| self.merge(blocks)) {
+            match self.rewrite(done, next, |blocks| self.merge(blocks), |_| true) {
                 Ok(true) => {}
                 Ok(false) => return result,
                 Err(_) if self.is_closed() => return result,
@@ -69,7 +74,7 @@ impl Inner {
                 let due = |block: &&Arc<Block>| !block.all_tombstones().is_empty() && !block.meta().compaction.failed;
                 blocks.iter().find(due).map(|block| vec![Arc::clone(block)])
             };
-            match self.rewrite(done, next, |blocks| self.merge(blocks)) {
+            match self.rewrite(done, next, |blocks| self.merge(blocks), |_| true) {
                 Ok(true) => {}
                 Ok(false) => return result,
                 Err(error) if is_lasting(&error) => result = result.and(Err(error)),
@@ -86,11 +91,14 @@ impl Inner {
 
     /// Replaces the blocks that `choose` picks of those that may go by what `write` makes of them: a block that names them
     /// as its parents, or none. Whether there was anything to do. To be called with the turn to rewrite.
+    ///
+    /// `still` is asked when it is written whether it may be published: no, and it is as if it had not been tried.
     pub(super) fn rewrite(
         &self,
         done: &mut Maintenance,
         choose: impl FnOnce(&[Arc<Block>]) -> Option<Vec<Arc<Block>>>,
         write: impl FnOnce(&[Arc<Block>]) -> Result<Option<SealedBlock>>,
+        still: impl FnOnce(&[Arc<Block>]) -> bool,
     ) -> Result<bool> {
         let chosen = {
             let mut state = self.maintenance.lock();
@@ -107,8 +115,11 @@ impl Inner {
         let written = write(&chosen);
         let mut state = self.maintenance.lock();
         let deletes = state.deletes.take().unwrap_or_default();
+        if written.is_ok() && !still(&chosen) {
+            return Ok(true);
+        }
         let names = || chosen.iter().map(|block| block.meta().ulid);
-        let replaced = written.and_then(|sealed| self.replace(&mut state.emptied, done, &chosen, sealed, &deletes));
+        let replaced = written.and_then(|sealed| self.replace(&mut state, done, &chosen, sealed, &deletes));
         if let Err(error) = &replaced
             && is_lasting(error)
         {
@@ -125,7 +136,7 @@ impl Inner {
 
     fn replace(
         &self,
-        emptied: &mut FixedSet<Ulid>,
+        state: &mut State,
         done: &mut Maintenance,
         chosen: &[Arc<Block>],
         sealed: Option<SealedBlock>,
@@ -153,14 +164,14 @@ impl Inner {
                     if ends_at(block, newest) {
                         // It says up to where the log is not needed: without it the next opening would take from the log
                         // what was deleted.
-                        emptied.insert(block.meta().ulid);
+                        state.emptied.insert(block.meta().ulid);
                         continue;
                     }
                     self.blocks.change_meta(block.meta().ulid, |meta| meta.compaction.deletable = true)?;
                 }
             }
         }
-        done.dropped.extend(self.reload()?);
+        done.dropped.extend(self.reload(state)?);
         Ok(())
     }
 
@@ -181,10 +192,30 @@ impl Inner {
     }
 
     /// Looks through the blocks again; which were dropped.
-    pub(super) fn reload(&self) -> Result<Vec<Ulid>> {
+    pub(super) fn reload(&self, state: &mut State) -> Result<Vec<Ulid>> {
         let retention = self.options.retention.in_bytes(self.env.fs.as_ref(), &self.dir);
-        self.blocks.reload(retention, self.head_bytes())
+        let (dropped, waits) = self.blocks.reload(retention, self.head_bytes(), &self.head)?;
+        // For the next round: then it goes with what was cut.
+        state.cut_late |= waits;
+        Ok(dropped)
     }
+}
+
+/// The first of the blocks `chosen` whose samples would win, merged with the others, where they lose now: against a block
+/// that stays apart.
+fn overtaking(chosen: &[Ulid], served: &[Arc<Block>]) -> Option<Ulid> {
+    let metas = served.iter().map(|block| block.meta());
+    let (chosen, apart): (Vec<_>, Vec<_>) = metas.partition(|meta| chosen.contains(&meta.ulid));
+    let merged = merged_meta(Ulid::nil(), &chosen).precedence();
+    let overtakes = |meta: &&&BlockMeta| {
+        let is_overtaken = |other: &&BlockMeta| {
+            merged < other.precedence()
+                && other.precedence() < meta.precedence()
+                && other.time_range().overlaps(&meta.time_range())
+        };
+        apart.iter().any(is_overtaken)
+    };
+    chosen.iter().find(overtakes).map(|meta| meta.ulid)
 }
 
 /// Whether trying again would fail again: such blocks are marked and left alone. A full disk or a closing database says

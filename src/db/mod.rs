@@ -77,8 +77,8 @@ struct Inner {
     head: Arc<Head>,
     blocks: Blocks,
     downsampled: Downsampled,
-    /// Blocks in which no rule of retention has anything left to do.
-    settled: Mutex<expiry::Settled>,
+    /// Which blocks have series that rules of retention are about.
+    concerned: Mutex<expiry::Concerned>,
     /// What reading the log back found.
     replayed: Replayed,
     /// What metrics cost in the blocks.
@@ -162,7 +162,7 @@ impl Db {
             head,
             blocks,
             downsampled,
-            settled: Mutex::default(),
+            concerned: Mutex::default(),
             replayed,
             usage: usage::UsageCache::default(),
             maintenance: Mutex::default(),

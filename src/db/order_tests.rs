@@ -2,10 +2,13 @@
 
 use std::io;
 
+use super::life_tests::backfill;
 use super::tests::{HOUR, START, content, dir, machine, options, series};
 use super::*;
+use crate::block::HINT_OUT_OF_ORDER;
 use crate::error::Result;
 use crate::fs::sim::{Image, SimHandle};
+use crate::model::STALE_NAN_BITS;
 
 /// Between two samples.
 const STEP: i64 = 30_000;
@@ -119,4 +122,115 @@ fn a_deletion_that_fails_while_blocks_are_rewritten_is_as_far_as_it_came_before_
             }
         }
     }
+}
+
+/// The samples of the first series, as hours after the start.
+fn hours(db: &Db) -> Vec<(i64, f64)> {
+    let all = content(&db.source()).into_iter().next().map(|(_, samples)| samples);
+    all.unwrap_or_default().into_iter().map(|(t, v)| ((t - START) / HOUR, v)).collect()
+}
+
+fn rule(hours: i64) -> Vec<RetentionRule> {
+    vec![RetentionRule { matchers: vec![Matcher::equal("n", "0")], keep: hours * HOUR }]
+}
+
+#[test]
+fn a_rule_waits_in_a_block_until_it_is_due_in_what_lost_against_the_block() {
+    let (env, _machine) = machine();
+    backfill(&env, &[(0, 1.0), (1, 1.0)], |_| {});
+    backfill(&env, &[(1, 2.0), (6, 2.0)], |_| {});
+    backfill(&env, &[(12, 1.0)], |_| {});
+    let with_rule = || Options { retention_rules: rule(8), ..options() };
+    let db = open(&env, with_rule());
+    assert!(db.maintain().unwrap().merged.is_empty());
+    assert_eq!(hours(&db), [(0, 1.0), (1, 1.0), (6, 2.0), (12, 1.0)]);
+    drop(db);
+    backfill(&env, &[(15, 1.0)], |_| {});
+    let db = open(&env, with_rule());
+    assert_eq!(db.maintain().unwrap().dropped.len(), 2);
+    assert_eq!(hours(&db), [(12, 1.0), (15, 1.0)]);
+}
+
+#[test]
+fn what_came_late_and_lost_is_not_seen_when_a_rule_takes_the_first_write() {
+    let (env, _machine) = machine();
+    let db = open(&env, late());
+    fill(&db, 0..620);
+    db.maintain().unwrap();
+    write_again(&db, 10);
+    drop(db);
+    let db = open(&env, Options { retention_rules: rule(2), ..late() });
+    for _ in 0..2 {
+        db.maintain().unwrap();
+        assert_eq!(losers(&db).0, 0);
+    }
+    let all = content(&db.source());
+    assert!(all[0].1.len() < all[1].1.len(), "it goes with the block that it is in by then");
+}
+
+#[test]
+fn what_came_late_and_lost_is_not_seen_when_retention_takes_the_first_write() {
+    let (env, _machine) = machine();
+    let db = open(&env, late());
+    fill(&db, 0..620);
+    db.maintain().unwrap();
+    write_again(&db, 10);
+    drop(db);
+    let retention = Retention { time: Some(2 * HOUR), ..Retention::default() };
+    let db = open(&env, Options { retention, ..late() });
+    let before = losers(&db).1;
+    for _ in 0..2 {
+        db.maintain().unwrap();
+        assert_eq!(losers(&db).0, 0);
+    }
+    assert!(losers(&db).1 < before, "it goes with the block that it is in by then");
+}
+
+#[test]
+fn what_comes_late_to_a_series_that_left_the_head_loses_in_whatever_block_it_is() {
+    let (env, _machine) = machine();
+    let options = Options { stale_series_share: Some(0.4), merge_overlapping: true, ..late() };
+    let db = open(&env, options);
+    for step in 0..100 {
+        (0..2).for_each(|number| append(&db, number, START + step * STEP, 1.0).unwrap());
+    }
+    append(&db, 0, START + 100 * STEP, f64::from_bits(STALE_NAN_BITS)).unwrap();
+    assert_eq!(db.maintain().unwrap().written.len(), 1);
+    assert_eq!(db.head().series_count(), 1);
+    append(&db, 0, START + 10 * STEP, 2.0).unwrap();
+    let first = |db: &Db| content(&db.source())[0].1[10].1;
+    assert_eq!(first(&db), 1.0);
+    for step in 100..500 {
+        append(&db, 1, START + step * STEP, 1.0).unwrap();
+    }
+    let done = db.maintain().unwrap();
+    assert!(!done.merged.is_empty(), "what was late is in one block with what came in order: {done:?}");
+    assert_eq!(first(&db), 1.0);
+}
+
+#[test]
+fn a_merge_leaves_out_what_would_win_by_it() {
+    let (env, _machine) = machine();
+    let is_late = |meta: &mut crate::block::BlockMeta| meta.compaction.add_hint(HINT_OUT_OF_ORDER);
+    backfill(&env, &[(0, 1.0), (3, 1.0)], |_| {});
+    // It ends later than what is complete, so it stays apart.
+    backfill(&env, &[(1, 2.0), (9, 2.0)], is_late);
+    backfill(&env, &[(1, 3.0), (2, 3.0)], is_late);
+    let db = open(&env, Options { merge_overlapping: true, ..options() });
+    let before = [(0, 1.0), (1, 2.0), (2, 3.0), (3, 1.0), (9, 2.0)];
+    assert_eq!(hours(&db), before);
+    db.compact().unwrap();
+    assert_eq!(hours(&db), before);
+}
+
+#[test]
+fn a_snapshot_has_what_came_late_to_the_head() {
+    let (env, _machine) = machine();
+    let db = open(&env, late());
+    fill(&db, 0..10);
+    append(&db, 2, START + 20 * STEP, 1.0).unwrap();
+    append(&db, 2, START + 5 * STEP, 1.0).unwrap();
+    let copy = Path::new("/copies/late");
+    db.snapshot(copy, true).unwrap();
+    assert_eq!(content(&ReadOnlyDb::open_with(&env, copy).unwrap().source()), content(&db.source()));
 }

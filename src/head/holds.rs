@@ -44,10 +44,12 @@ pub(super) enum Site {
     LateCut,
     /// What came out of order is deleted.
     LateDeleted,
+    /// What came out of order waits while blocks change.
+    LateHeld,
 }
 
 /// All sites, by their numbers.
-const SITES: [(Site, &str); 14] = [
+const SITES: [(Site, &str); 15] = [
     (Site::ValueCreated, "value created"),
     (Site::ValueRemoved, "value removed"),
     (Site::ValuesRead, "values read"),
@@ -62,6 +64,7 @@ const SITES: [(Site, &str); 14] = [
     (Site::Metadata, "metadata read"),
     (Site::LateCut, "late samples cut"),
     (Site::LateDeleted, "late samples deleted"),
+    (Site::LateHeld, "late samples held"),
 ];
 
 /// The longest of some times, and what it was for: nanoseconds above the site's number.

@@ -12,7 +12,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::AcqRel;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 
 use super::super::Head;
 use super::super::holds::Site;
@@ -110,6 +110,23 @@ impl Head {
             log.truncate_in_order(segment)?;
         }
         Ok(())
+    }
+
+    /// Calls `work` with the span of what came out of order and is in no block; nothing comes meanwhile, so it has to be
+    /// short. One caller at a time.
+    pub(crate) fn while_nothing_comes_late<R>(&self, work: impl FnOnce(Option<TimeRange>) -> R) -> R {
+        let table = &self.out_of_order;
+        // What comes while the others are looked at is noted.
+        table.came_from.store(i64::MAX, Release);
+        table.came_to.store(i64::MIN, Release);
+        let from = table.passed_to();
+        let spans = table.ids().into_iter().filter_map(|id| table.look(id, |it| it.span_from(from)).flatten());
+        let there = spans.reduce(|a, b| TimeRange::new(a.min.min(b.min), a.max.max(b.max)));
+        let _alone = table.gate.write();
+        let _hold = self.holds().begin(Site::LateHeld);
+        let (came_from, came_to) = (table.came_from.load(Acquire), table.came_to.load(Acquire));
+        let came = (came_from <= came_to).then(|| TimeRange::new(came_from, came_to));
+        work(there.into_iter().chain(came).reduce(|a, b| TimeRange::new(a.min.min(b.min), a.max.max(b.max))))
     }
 
     /// Gives back what [`truncate_out_of_order`](Head::truncate_out_of_order) left; whether something is left still.

@@ -83,6 +83,9 @@ pub(super) struct OutOfOrderTable {
     ahead: AtomicI64,
     /// What `ahead` was when blocks took over what there was: nobody here knows any more whose samples they were.
     ahead_passed: AtomicI64,
+    /// The first and the last time of the samples that were taken since somebody began to look.
+    came_from: AtomicI64,
+    came_to: AtomicI64,
     /// Shared by commits from their record in the log to their last sample in memory.
     gate: RwLock<()>,
     /// Blocks have what came before this cut: readers that open from now on do not look for it here. It may lie here longer
@@ -103,6 +106,8 @@ impl Default for OutOfOrderTable {
             generation: AtomicU64::new(0),
             ahead: AtomicI64::new(i64::MIN),
             ahead_passed: AtomicI64::new(i64::MIN),
+            came_from: AtomicI64::new(i64::MAX),
+            came_to: AtomicI64::new(i64::MIN),
             gate: RwLock::default(),
             passed_to: AtomicU64::new(0),
             passed: Mutex::default(),
@@ -224,6 +229,8 @@ impl OutOfOrderTable {
         })?;
         if applied != Applied::Same {
             self.samples.fetch_add(1, Relaxed);
+            self.came_from.fetch_min(sample.t, AcqRel);
+            self.came_to.fetch_max(sample.t, AcqRel);
             if sample.t > newest {
                 self.ahead.fetch_max(sample.t, AcqRel);
             }

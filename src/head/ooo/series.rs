@@ -81,9 +81,15 @@ impl OutOfOrder {
 
     /// From the first to the last sample.
     pub(super) fn span(&self) -> Option<TimeRange> {
+        self.span_from(0)
+    }
+
+    /// From the first to the last sample that came after the cut `generation`.
+    pub(super) fn span_from(&self, generation: u64) -> Option<TimeRange> {
         let buffer = self.buffer.first().zip(self.buffer.last());
         let buffer = buffer.map(|(first, last)| TimeRange::new(first.sample.t, last.sample.t));
-        let ranges = self.chunks.iter().map(|chunk| chunk.range).chain(buffer);
+        let chunks = self.chunks.iter().filter(|chunk| chunk.generation >= generation);
+        let ranges = chunks.map(|chunk| chunk.range).chain(buffer);
         ranges.reduce(|a, b| TimeRange::new(a.min.min(b.min), a.max.max(b.max)))
     }
 
