@@ -149,7 +149,7 @@ impl CheckedDb {
             self.fault = None;
         }
         if self.unsettled && self.can_be_read()? {
-            self.settle()?;
+            self.settle(ModelDb::reopened_earlier)?;
         }
         self.check()?;
         let restarted = matches!(operation, Operation::Reopen | Operation::Kill | Operation::PowerCut { .. });
@@ -346,14 +346,14 @@ impl CheckedDb {
             return Ok(story);
         }
         self.db = Some(db);
-        self.settle()?;
+        self.settle(ModelDb::reopened)?;
         Ok(story)
     }
 
     /// Takes what an opening found for the truth.
-    fn settle(&mut self) -> Result<(), Difference> {
+    fn settle(&mut self, take: fn(&mut ModelDb, &Content) -> Result<(), Difference>) -> Result<(), Difference> {
         let found = content(&self.db()?.source(), TimeRange::ALL, &[]).map_err(failed("reading"))?;
-        self.model.reopened(&found)?;
+        take(&mut self.model, &found)?;
         for (labels, samples) in &found {
             samples.keys().for_each(|t| self.note(labels, *t));
         }

@@ -356,6 +356,19 @@ impl ModelDb {
         Ok(())
     }
 
+    /// As [`reopened`](ModelDb::reopened), for somebody who could not look at once: what was attempted since and is not
+    /// there may still be when the directory is opened the next time.
+    ///
+    /// # Errors
+    /// The first difference.
+    pub fn reopened_earlier(&mut self, found: &Content) -> Result<(), Difference> {
+        let mut attempted = self.attempted.clone();
+        attempted.retain(|(labels, t), _| found.get(labels).is_none_or(|samples| !samples.contains_key(t)));
+        self.reopened(found)?;
+        self.attempted = attempted;
+        Ok(())
+    }
+
     /// Compares all that `source` can be asked: samples, label names, label values.
     ///
     /// # Errors
@@ -506,6 +519,16 @@ mod tests {
         model.reopened(&found).unwrap();
         model.check(&found).unwrap();
         assert!(matches!(model.check(&with(&[(1, 1.0)])), Err(Difference::Missing { .. })));
+    }
+
+    #[test]
+    fn an_attempt_may_come_after_a_look_that_was_taken_late() {
+        let mut model = model(&[(1, 1.0)]);
+        model.attempt(&up(), Sample::float(2, 2.0));
+        model.reopened_earlier(&with(&[(1, 1.0)])).unwrap();
+        let found = with(&[(1, 1.0), (2, 2.0)]);
+        assert!(model.check(&found).is_err());
+        model.reopened(&found).unwrap();
     }
 
     #[test]
