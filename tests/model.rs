@@ -475,3 +475,54 @@ fn a_copy_with_the_head_has_what_came_late() {
         ],
     );
 }
+
+/// A block had what came late, and memory not any more, but the log of it still: deletions were not written there.
+#[test]
+fn what_was_deleted_stays_so_where_the_log_of_late_samples_could_not_be_shortened() {
+    let options = Options { min_block_duration: 10_000, out_of_order_window: 60_000, ..Options::default() };
+    for after in 0..120 {
+        replay(
+            options.clone(),
+            &[
+                append(0, "a", 0),
+                append(0, "a", 5000),
+                Operation::Commit { appender: 0 },
+                Operation::Fail { after, sync: false, kind: std::io::ErrorKind::Other },
+                Operation::Flush,
+                Operation::Heal,
+                Operation::Delete { ago: 5000, len: 0, matchers: Vec::new() },
+                Operation::Kill,
+            ],
+        );
+    }
+}
+
+/// A snapshot had the series, and the log had not: what was committed to it after a restart was nobody's when the snapshot
+/// did not count any more.
+#[test]
+fn a_series_without_samples_that_a_snapshot_has_is_in_the_log_too() {
+    let options = Options {
+        min_block_duration: 10_000,
+        max_block_duration: Some(10_000),
+        snapshot_interval: Some(Duration::from_secs(20)),
+        ..Options::default()
+    };
+    let labels = Labels::from_pairs([("__name__", "b")]);
+    let value = narthex::model::Value::Float(0.0);
+    replay(
+        options,
+        &[
+            append(0, "a", 0),
+            Operation::Commit { appender: 0 },
+            Operation::Maintain,
+            append(0, "b", 0),
+            Operation::Rollback { appender: 0 },
+            Operation::Pass { time: 20_000 },
+            Operation::Maintain,
+            Operation::Kill,
+            Operation::Burst { labels, ago: 0, step: 1000, count: 20, value },
+            Operation::Kill,
+            Operation::Maintain,
+        ],
+    );
+}

@@ -531,9 +531,13 @@ impl CheckedDb {
 
     fn delete(&mut self, range: TimeRange, matchers: &[Matcher]) -> Result<String, Difference> {
         let deleted = self.db()?.delete(range, matchers);
-        // A view that is held shows the same commits for ever, and may or may not show a deletion.
+        // A view that is held shows the same commits for ever, and may or may not show a deletion, in the head and in blocks
+        // each for itself: with late samples another write may be what it shows.
         for (_, model) in self.held.values_mut() {
-            model.attempt_delete(range, matchers);
+            match self.options.out_of_order_window {
+                0 => drop(model.attempt_delete(range, matchers)),
+                _ => model.forget(range, matchers),
+            }
         }
         match deleted {
             Ok(series) => {

@@ -165,6 +165,8 @@ pub struct ModelDb {
     attempted: BTreeMap<(Labels, i64), Vec<Sample>>,
     /// Those of them that may be there already.
     half_done: BTreeMap<(Labels, i64), Vec<Sample>>,
+    /// Samples of which nothing is said.
+    unknown: BTreeSet<(Labels, i64)>,
     /// Every label set that was ever written.
     known: BTreeSet<Labels>,
 }
@@ -243,6 +245,13 @@ impl ModelDb {
         doubtful
     }
 
+    /// Says nothing any more of the samples in `range` of all series that pass `matchers`: something was deleted behind a view
+    /// of it, which may show that in a part of what it sees.
+    pub fn forget(&mut self, range: TimeRange, matchers: &[Matcher]) {
+        let forgotten = self.delete(range, matchers);
+        self.unknown.extend(forgotten);
+    }
+
     /// A sample that may be gone is gone, as somebody saw: what is written at its time from now on is the first write.
     pub fn is_gone(&mut self, labels: &Labels, t: i64) {
         let key = (labels.clone(), t);
@@ -315,6 +324,7 @@ impl ModelDb {
         selected.half_done = half_done.map(|(key, samples)| (key.clone(), samples.clone())).collect();
         let dropped = self.dropped.iter().filter(|(key, _)| kept(key));
         selected.dropped = dropped.map(|(key, samples)| (key.clone(), samples.clone())).collect();
+        selected.unknown = self.unknown.iter().filter(kept).cloned().collect();
         selected.doubtful = self.doubtful.iter().filter(kept).cloned().collect();
         selected
     }
@@ -353,6 +363,7 @@ impl ModelDb {
         self.half_done.clear();
         self.dropped.clear();
         self.doubtful.clear();
+        self.unknown.clear();
         Ok(())
     }
 
@@ -442,7 +453,8 @@ impl ModelDb {
                 let attempts = if reopened { &self.attempted } else { &self.half_done };
                 let attempts = attempts.get(&(labels.clone(), sample.t));
                 let is_attempt = attempts.into_iter().flatten().any(|attempt| same_sample(attempt, sample));
-                if !is_attempt && !is_back(labels, sample) {
+                let is_unknown = self.unknown.contains(&(labels.clone(), sample.t));
+                if !is_attempt && !is_unknown && !is_back(labels, sample) {
                     return Err(Difference::Invented { labels: labels.clone(), sample: sample.clone() });
                 }
             }

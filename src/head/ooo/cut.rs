@@ -97,18 +97,20 @@ impl Head {
     /// for stays until [`collect_out_of_order`](Head::collect_out_of_order) finds them gone.
     ///
     /// # Errors
-    /// `Io`: memory is given back, and the log is longer than it need be until the next time.
+    /// `Io`: the log is longer than it need be, and memory is not given back, until the next time.
     pub fn truncate_out_of_order(&self, cut: &OutOfOrderCut) -> Result<()> {
         let table = &self.out_of_order;
         // Before the stamp: a reader that does not see this yet was there before.
         table.passed_to.fetch_max(cut.generation, AcqRel);
         table.ahead_passed.fetch_max(table.ahead(), AcqRel);
-        let stamp = self.isolation.stamp();
-        table.passed.lock().push(Passed { stamp, ids: Arc::clone(&cut.ids), generation: cut.generation });
-        self.collect_out_of_order();
+        // Before memory is given back: as long as the log has these samples it must be told of what is deleted of them, and
+        // memory says which there are.
         if let (Some(log), Some(segment)) = (&table.log, cut.segment) {
             log.truncate_in_order(segment)?;
         }
+        let stamp = self.isolation.stamp();
+        table.passed.lock().push(Passed { stamp, ids: Arc::clone(&cut.ids), generation: cut.generation });
+        self.collect_out_of_order();
         Ok(())
     }
 

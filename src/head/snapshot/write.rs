@@ -175,8 +175,10 @@ impl Head {
         if let Some(files) = &self.mapped {
             files.sync()?;
         }
-        match log.sync() {
-            // It was synced then.
+        // Of the snapshot's series some may have nothing in the log yet: it must know them whatever becomes of the snapshot, as
+        // whoever commits to them after a restart finds them and says no more who they are.
+        match log.commit(&[]).and_then(|()| log.sync()) {
+            // Both was done then.
             Ok(()) | Err(LogError::Closed { .. }) => {}
             Err(error) => return Err(error.into()),
         }
