@@ -28,6 +28,7 @@ pub use histogram::{
     Appended, Appender, FloatHistogramAppender, Floats, HistogramAppender, HistogramIter, Integers, Kind, counter_reset,
 };
 pub use writer::{ChunkWriter, Rules, WrittenChunk, rewrite};
+pub(crate) use xor::{HEADER as XOR_HEADER, XorState};
 pub use xor::{XorAppender, XorIter};
 pub use xor2::{Xor2Appender, Xor2Iter};
 

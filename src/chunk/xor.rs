@@ -21,10 +21,10 @@ use bytes::Bytes;
 
 use super::progress::Progress;
 use super::{ChunkError, EncodedChunk, Encoding};
-use crate::codec::{BitReader, BitWriter};
+use crate::codec::{BitReader, BitWriter, PutBits};
 
 /// Bytes before the first sample.
-pub(super) const HEADER: usize = 2;
+pub(crate) const HEADER: usize = 2;
 
 /// The part of a value's XOR that is stored: `leading` zeros before it, `trailing` behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +65,7 @@ impl Window {
 
 /// Appends how a value differs from the one before: `xor` of their bits, behind `prefix` of `prefix_len` bits.
 #[inline]
-pub(super) fn write_xor(writer: &mut BitWriter, window: &mut Window, xor: u64, prefix: u64, prefix_len: u32) {
+pub(super) fn write_xor(writer: &mut impl PutBits, window: &mut Window, xor: u64, prefix: u64, prefix_len: u32) {
     if xor == 0 {
         writer.bits(prefix << 1, prefix_len + 1);
         return;
@@ -124,15 +124,102 @@ pub(super) fn widen(field: u64, bits: u32) -> i64 {
     field.cast_signed() - (i64::from(above) << bits)
 }
 
-/// An open chunk of floats. Small, since one lives in each series of the head.
+/// What an open chunk must know to go on, beside the time of its last sample and the place where its bits go. Small, since
+/// one lives in each series of the head.
+#[derive(Debug, Clone)]
+pub(crate) struct XorState {
+    t_delta: u64,
+    value: u64,
+    count: u16,
+    window: Window,
+}
+
+impl XorState {
+    /// An empty chunk's.
+    pub(crate) const NEW: Self = Self { t_delta: 0, value: 0, count: 0, window: Window::NONE };
+
+    /// How a chunk that was written before goes on: that, the time of its last sample, and how many bits it has, its header
+    /// included.
+    ///
+    /// # Errors
+    /// As reading it.
+    pub(crate) fn resume(data: &[u8]) -> Result<(Self, i64, usize), ChunkError> {
+        let mut iter = XorIter::new(data);
+        for sample in &mut iter {
+            sample?;
+        }
+        let state = Self { t_delta: iter.t_delta, value: iter.value, count: iter.progress.count, window: iter.window };
+        Ok((state, iter.t, iter.reader.position()))
+    }
+
+    /// Appends a sample to `out`, which has the chunk's bits but its header; the last one's time was `before`.
+    ///
+    /// # Errors
+    /// [`ChunkError::Full`] at [`XorAppender::CAPACITY`].
+    #[inline]
+    pub(crate) fn append(&mut self, before: i64, t: i64, value: f64, out: &mut impl PutBits) -> Result<(), ChunkError> {
+        let value = value.to_bits();
+        let xor = value ^ self.value;
+        let delta = t.wrapping_sub(before).cast_unsigned();
+        match self.count {
+            0 => {
+                out.varint(t);
+                out.bits(value, 64);
+                self.count = 1;
+                self.value = value;
+                return Ok(());
+            }
+            1 => {
+                out.uvarint(delta);
+                write_xor(out, &mut self.window, xor, 0, 0);
+            }
+            u16::MAX => return Err(ChunkError::Full(XorAppender::CAPACITY)),
+            _ => {
+                let dod = delta.wrapping_sub(self.t_delta).cast_signed();
+                let (prefix, len) = if dod == 0 { (0, 1) } else { write_dod(dod, out) };
+                write_xor(out, &mut self.window, xor, prefix, len);
+            }
+        }
+        self.count += 1;
+        (self.t_delta, self.value) = (delta, value);
+        Ok(())
+    }
+
+    /// Samples so far.
+    #[inline]
+    pub(crate) fn sample_count(&self) -> u16 {
+        self.count
+    }
+
+    /// The last sample's value, if there is one.
+    pub(crate) fn last_value(&self) -> Option<f64> {
+        (self.count > 0).then_some(f64::from_bits(self.value))
+    }
+}
+
+/// The bits for a change of the delta; 64 of them are written at once.
+#[inline]
+fn write_dod(dod: i64, out: &mut impl PutBits) -> (u64, u32) {
+    let field = |bits: u32| dod.cast_unsigned() & ((1 << bits) - 1);
+    if fits(dod, 14) {
+        (0b10 << 14 | field(14), 16)
+    } else if fits(dod, 17) {
+        (0b110 << 17 | field(17), 20)
+    } else if fits(dod, 20) {
+        (0b1110 << 20 | field(20), 24)
+    } else {
+        out.bits(0b1111, 4);
+        out.bits(dod.cast_unsigned(), 64);
+        (0, 0)
+    }
+}
+
+/// An open chunk of floats.
 #[derive(Debug, Clone)]
 pub struct XorAppender {
     t: i64,
-    t_delta: u64,
-    value: u64,
+    state: XorState,
     writer: BitWriter,
-    count: u16,
-    window: Window,
 }
 
 impl Default for XorAppender {
@@ -148,7 +235,7 @@ impl XorAppender {
     /// An empty chunk.
     #[must_use]
     pub fn new() -> Self {
-        Self { t: 0, t_delta: 0, value: 0, writer: BitWriter::default(), count: 0, window: Window::NONE }
+        Self { t: 0, state: XorState::NEW, writer: BitWriter::default() }
     }
 
     /// Goes on with a chunk that was written before.
@@ -156,20 +243,9 @@ impl XorAppender {
     /// # Errors
     /// As reading it.
     pub fn resume(data: &[u8]) -> Result<Self, ChunkError> {
-        let mut iter = XorIter::new(data);
-        for sample in &mut iter {
-            sample?;
-        }
-        let bits = iter.reader.position();
-        let empty = iter.progress.count == 0;
-        Ok(Self {
-            t: iter.t,
-            t_delta: iter.t_delta,
-            value: iter.value,
-            writer: if empty { BitWriter::default() } else { BitWriter::resume(data.to_vec(), bits) },
-            count: iter.progress.count,
-            window: iter.window,
-        })
+        let (state, t, bits) = XorState::resume(data)?;
+        let empty = state.count == 0;
+        Ok(Self { t, state, writer: if empty { BitWriter::default() } else { BitWriter::resume(data.to_vec(), bits) } })
     }
 
     /// Appends a sample. Times are expected to rise; any other are stored as well, at more bits.
@@ -178,55 +254,18 @@ impl XorAppender {
     /// [`ChunkError::Full`] at [`CAPACITY`](Self::CAPACITY).
     #[inline]
     pub fn append(&mut self, t: i64, value: f64) -> Result<(), ChunkError> {
-        let value = value.to_bits();
-        let xor = value ^ self.value;
-        let delta = t.wrapping_sub(self.t).cast_unsigned();
-        match self.count {
-            0 => {
-                self.writer = BitWriter::with_header(HEADER);
-                self.writer.varint(t);
-                self.writer.bits(value, 64);
-                self.count = 1;
-                (self.t, self.value) = (t, value);
-                return Ok(());
-            }
-            1 => {
-                self.writer.uvarint(delta);
-                write_xor(&mut self.writer, &mut self.window, xor, 0, 0);
-            }
-            u16::MAX => return Err(ChunkError::Full(Self::CAPACITY)),
-            _ => {
-                let dod = delta.wrapping_sub(self.t_delta).cast_signed();
-                let (prefix, len) = if dod == 0 { (0, 1) } else { self.write_dod(dod) };
-                write_xor(&mut self.writer, &mut self.window, xor, prefix, len);
-            }
+        if self.state.count == 0 {
+            self.writer = BitWriter::with_header(HEADER);
         }
-        self.count += 1;
-        (self.t, self.t_delta, self.value) = (t, delta, value);
+        self.state.append(self.t, t, value, &mut self.writer)?;
+        self.t = t;
         Ok(())
-    }
-
-    /// The bits for a change of the delta; 64 of them are written at once.
-    #[inline]
-    fn write_dod(&mut self, dod: i64) -> (u64, u32) {
-        let field = |bits: u32| dod.cast_unsigned() & ((1 << bits) - 1);
-        if fits(dod, 14) {
-            (0b10 << 14 | field(14), 16)
-        } else if fits(dod, 17) {
-            (0b110 << 17 | field(17), 20)
-        } else if fits(dod, 20) {
-            (0b1110 << 20 | field(20), 24)
-        } else {
-            self.writer.bits(0b1111, 4);
-            self.writer.bits(dod.cast_unsigned(), 64);
-            (0, 0)
-        }
     }
 
     /// Samples so far.
     #[must_use]
     pub fn sample_count(&self) -> usize {
-        usize::from(self.count)
+        usize::from(self.state.count)
     }
 
     /// Bytes of the chunk so far.
@@ -244,17 +283,17 @@ impl XorAppender {
     /// The time of the last sample, if there is one.
     #[must_use]
     pub fn last(&self) -> Option<(i64, f64)> {
-        (self.count > 0).then_some((self.t, f64::from_bits(self.value)))
+        self.state.last_value().map(|value| (self.t, value))
     }
 
     /// The chunk as it is now: valid at any time. The count is kept beside the bytes and put in here, so that an append
     /// touches the end of the chunk alone.
     pub fn as_bytes(&mut self) -> &[u8] {
-        if self.count == 0 {
+        if self.state.count == 0 {
             return &[0; HEADER];
         }
         let bytes = self.writer.as_mut_bytes();
-        put_count(bytes, self.count);
+        put_count(bytes, self.state.count);
         bytes
     }
 
@@ -263,7 +302,7 @@ impl XorAppender {
     pub fn to_chunk(&self) -> EncodedChunk {
         let mut data = self.writer.to_vec();
         data.resize(data.len().max(HEADER), 0);
-        put_count(&mut data, self.count);
+        put_count(&mut data, self.state.count);
         EncodedChunk { encoding: Encoding::Xor, data: data.into() }
     }
 

@@ -157,7 +157,49 @@ fn last_word(bytes: &[u8], offset: usize) -> u64 {
 /// Bytes that a writer with a header begins with. The first two samples of a series take some twenty.
 const FIRST: usize = 32;
 
-/// Bits appended to bytes. Kept small: one lives in each series' open chunk.
+/// Something that bits are appended to.
+pub trait PutBits {
+    /// Appends the low `count` bits of `value`, 64 at most; higher bits are ignored.
+    fn bits(&mut self, value: u64, count: u32);
+
+    /// Appends a uvarint at any bit.
+    fn uvarint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.bits(value | 0x80, 8);
+            value >>= 7;
+        }
+        self.bits(value, 8);
+    }
+
+    /// Appends a zigzag varint at any bit.
+    fn varint(&mut self, value: i64) {
+        self.uvarint((value << 1 ^ value >> 63).cast_unsigned());
+    }
+}
+
+/// Puts the low `count` bits of `value`, 64 at most, behind the `pending_bits` leftmost of `pending`, fewer than 64; the
+/// others are 0. Gives a word when one is full.
+#[inline]
+pub(crate) fn push_bits(pending: &mut u64, pending_bits: &mut u8, value: u64, count: u32) -> Option<u64> {
+    if count == 0 {
+        return None;
+    }
+    let value = value << (64 - count);
+    let before = u32::from(*pending_bits);
+    let word = *pending | value >> before;
+    let bits = before + count;
+    if bits < 64 {
+        *pending = word;
+        *pending_bits = bits as u8;
+        return None;
+    }
+    // All of a shift by 64 would be left out, which the processor does not do.
+    *pending = if bits == 64 { 0 } else { value << (64 - before) };
+    *pending_bits = (bits - 64) as u8;
+    Some(word)
+}
+
+/// Bits appended to bytes.
 ///
 /// The last bits stay in the writer until they are a word of 64, so only every few samples one goes to the bytes. With
 /// many chunks open, their ends are in no cache, and memory is what an append would wait for.
@@ -170,17 +212,13 @@ pub struct BitWriter {
     len: u32,
     /// How many bits are pending, 0 to 63.
     pending_bits: u8,
-    #[expect(dead_code, reason = "it is there for what it can never be")]
-    niche: Niche,
 }
 
-/// A byte that always has the same value: what it could be otherwise tells the other kinds of an open chunk from this one,
-/// without a word of their own.
-#[derive(Debug, Clone, Copy, Default)]
-#[repr(u8)]
-enum Niche {
-    #[default]
-    Writer,
+impl PutBits for BitWriter {
+    #[inline]
+    fn bits(&mut self, value: u64, count: u32) {
+        BitWriter::bits(self, value, count);
+    }
 }
 
 impl BitWriter {
@@ -188,14 +226,14 @@ impl BitWriter {
     #[must_use]
     pub fn new(bytes: Vec<u8>) -> Self {
         let len = bytes.len() as u32;
-        Self { bytes: bytes.into_boxed_slice(), pending: 0, len, pending_bits: 0, niche: Niche::Writer }
+        Self { bytes: bytes.into_boxed_slice(), pending: 0, len, pending_bits: 0 }
     }
 
     /// Begins with `len` zero bytes, to be set in the end.
     #[must_use]
     pub fn with_header(len: usize) -> Self {
         let bytes = vec![0; FIRST.max(len)].into_boxed_slice();
-        Self { bytes, pending: 0, len: len as u32, pending_bits: 0, niche: Niche::Writer }
+        Self { bytes, pending: 0, len: len as u32, pending_bits: 0 }
     }
 
     /// Continues after the first `bits` bits of `bytes`; what follows them is cut off.
@@ -210,27 +248,6 @@ impl BitWriter {
             pending = u64::from(last & !(0xff >> pending_bits)) << 56;
         }
         Self { pending, pending_bits, ..Self::new(bytes) }
-    }
-
-    /// Appends the low `count` bits of `value`, 64 at most; higher bits are ignored.
-    #[inline]
-    pub fn bits(&mut self, value: u64, count: u32) {
-        if count == 0 {
-            return;
-        }
-        let value = value << (64 - count);
-        let before = u32::from(self.pending_bits);
-        let word = self.pending | value >> before;
-        let bits = before + count;
-        if bits < 64 {
-            self.pending = word;
-            self.pending_bits = bits as u8;
-            return;
-        }
-        self.word(word);
-        // All of a shift by 64 would be left out, which the processor does not do.
-        self.pending = if bits == 64 { 0 } else { value << (64 - before) };
-        self.pending_bits = (bits - 64) as u8;
     }
 
     #[inline]
@@ -269,18 +286,22 @@ impl BitWriter {
         self.bits(u64::from(bit), 1);
     }
 
-    /// Appends a uvarint at any bit.
-    pub fn uvarint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.bits(value | 0x80, 8);
-            value >>= 7;
+    /// Appends the low `count` bits of `value`, 64 at most; higher bits are ignored.
+    #[inline]
+    pub fn bits(&mut self, value: u64, count: u32) {
+        if let Some(word) = push_bits(&mut self.pending, &mut self.pending_bits, value, count) {
+            self.word(word);
         }
-        self.bits(value, 8);
+    }
+
+    /// Appends a uvarint at any bit.
+    pub fn uvarint(&mut self, value: u64) {
+        PutBits::uvarint(self, value);
     }
 
     /// Appends a zigzag varint at any bit.
     pub fn varint(&mut self, value: i64) {
-        self.uvarint((value << 1 ^ value >> 63).cast_unsigned());
+        PutBits::varint(self, value);
     }
 
     /// Bytes written, one that is not full included.

@@ -12,7 +12,8 @@ mod hash;
 mod put;
 mod reader;
 
-pub use bits::{BitReader, BitWriter, OutOfBits};
+pub(crate) use bits::push_bits;
+pub use bits::{BitReader, BitWriter, OutOfBits, PutBits};
 pub use crc::{Crc32c, crc32c};
 pub use hash::{FixedMap, FixedSet};
 pub use put::{put_be_f64, put_be_u16, put_be_u32, put_be_u64, put_bytes, put_uvarint, put_varint, uvarint_len};

@@ -15,7 +15,7 @@ use super::isolation::Ticket;
 use super::ooo::{Late, sort_late};
 use super::open::HistogramKind;
 use super::rules::ChunkRules;
-use super::series::{Applied, Header, SeriesState};
+use super::series::{Applied, Header, OpenSeries, SeriesState};
 use super::slab::Locked;
 use super::trail::Trail;
 use super::{Head, SeriesRef};
@@ -568,24 +568,24 @@ impl Appender {
         for batch in self.buffers.batches() {
             for part in batch.floats.parts(TURN) {
                 for (&Pending { series, t, value, .. }, st) in part {
-                    commit.apply(series, t, |slot, state, ticket, rules| {
-                        state.append_float(slot, ticket, rules, st, t, value)
+                    commit.apply(series, t, |slot, mut open, ticket, rules| {
+                        open.append_float(slot, ticket, rules, st, t, value)
                     });
                 }
                 commit.unlock();
             }
             for part in batch.histograms.parts(TURN) {
                 for (Pending { series, t, value, .. }, st) in part {
-                    commit.apply(*series, *t, |slot, state, ticket, rules| {
-                        state.append_histogram::<Integers>(slot, ticket, rules, st, *t, value)
+                    commit.apply(*series, *t, |slot, mut open, ticket, rules| {
+                        open.append_histogram::<Integers>(slot, ticket, rules, st, *t, value)
                     });
                 }
                 commit.unlock();
             }
             for part in batch.float_histograms.parts(TURN) {
                 for (Pending { series, t, value, .. }, st) in part {
-                    commit.apply(*series, *t, |slot, state, ticket, rules| {
-                        state.append_histogram::<Floats>(slot, ticket, rules, st, *t, value)
+                    commit.apply(*series, *t, |slot, mut open, ticket, rules| {
+                        open.append_histogram::<Floats>(slot, ticket, rules, st, *t, value)
                     });
                 }
                 commit.unlock();
@@ -659,21 +659,21 @@ impl<'a> Commit<'a> {
         &mut self,
         reference: SeriesRef,
         t: i64,
-        append: impl FnOnce(&Header, &mut SeriesState, &Ticket, &ChunkRules) -> Result<Applied, Refusal>,
+        append: impl FnOnce(&Header, OpenSeries<'_>, &Ticket, &ChunkRules) -> Result<Applied, Refusal>,
     ) {
         let Some(series) = self.head.slots.get(reference.id()).filter(|_| t >= self.floor) else {
             self.committed.lost += 1;
             return;
         };
-        let state = self.locked.body(&series);
+        let open = self.locked.series(&series);
         if series.tag() != reference.tag() {
             if series.tag() & !1 != reference.tag() {
                 self.committed.lost += 1;
                 return;
             }
-            series.revive(state);
+            series.revive(open.state);
         }
-        match append(&series, state, &self.ticket, &self.rules) {
+        match append(&series, open, &self.ticket, &self.rules) {
             Ok(Applied::Same) => self.committed.same += 1,
             Ok(applied) => {
                 if let Applied::NewChunk(full) = applied {
@@ -691,12 +691,12 @@ impl<'a> Commit<'a> {
     /// Calls `change` while the series is locked; `None` if it is gone.
     pub(super) fn with_series<R>(&mut self, reference: SeriesRef, change: impl FnOnce(&Header) -> R) -> Option<R> {
         let series = self.head.slots.get(reference.id())?;
-        let state = self.locked.body(&series);
+        let open = self.locked.series(&series);
         if series.tag() != reference.tag() {
             if series.tag() & !1 != reference.tag() {
                 return None;
             }
-            series.revive(state);
+            series.revive(open.state);
         }
         Some(change(&series))
     }

@@ -42,6 +42,16 @@ impl Pair {
         Self { packed: packed.into(), postings: Mutex::new(Postings::One(id)) }
     }
 
+    /// Adds series `id`, if there is any that has the pair: it is in the index then, and stays there.
+    fn join(&self, id: u32, holds: &Holds) -> bool {
+        let mut postings = self.postings.lock();
+        let any = !postings.is_empty();
+        if any {
+            postings.add(id, || holds.begin_slice(Site::PostingsMerged));
+        }
+        any
+    }
+
     /// Its bytes in the packed form of a set.
     pub(super) fn packed(&self) -> &[u8] {
         &self.packed
@@ -197,12 +207,22 @@ impl LabelIndex {
         Self { holds: Holds::new(clock), ..Self::default() }
     }
 
-    /// Enters series `id` with the labels of this packed form, and gives its pairs.
-    pub(super) fn add(&self, packed: &[u8], id: u32) -> Vec<Arc<Pair>> {
+    /// Enters series `id` with the labels of this packed form, and gives its pairs. `near` are those of a series like it:
+    /// what both have at the same place needs no look-up.
+    pub(super) fn add<'a>(
+        &self,
+        packed: &[u8],
+        id: u32,
+        mut near: impl Iterator<Item = &'a Arc<Pair>>,
+    ) -> Vec<Arc<Pair>> {
         let mut pairs = Vec::with_capacity(16);
         let mut names = self.names.read();
         let mut labels = LabelsIter::of_packed(packed);
         while let Some(pair) = labels.next_packed() {
+            if let Some(same) = near.next().filter(|near| near.packed() == pair && near.join(id, &self.holds)) {
+                pairs.push(Arc::clone(same));
+                continue;
+            }
             let (name, _) = LabelsIter::of_packed(pair).next().unwrap_or_default();
             loop {
                 if let Some(index) = names.get(name) {
@@ -376,7 +396,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     fn add(index: &LabelIndex, id: u32, labels: &[(&str, &str)]) -> Vec<Arc<Pair>> {
-        index.add(Labels::from_pairs(labels.iter().copied()).as_packed(), id)
+        index.add(Labels::from_pairs(labels.iter().copied()).as_packed(), id, [].iter())
     }
 
     fn remove(index: &LabelIndex, id: u32, pairs: Vec<Arc<Pair>>) {
@@ -394,6 +414,20 @@ mod tests {
         assert_eq!(index.values("a"), ["x"]);
         remove(&index, 2, second);
         assert_eq!(index.names(), [""; 0]);
+    }
+
+    #[test]
+    fn a_pair_that_has_gone_is_not_taken_from_a_neighbour() {
+        let index = LabelIndex::default();
+        let labels = Labels::from_pairs([("a", "x"), ("b", "1")]);
+        let first = add(&index, 1, &[("a", "x"), ("b", "1")]);
+        let second = index.add(labels.as_packed(), 2, first.iter());
+        assert!(first.iter().zip(&second).all(|(first, second)| Arc::ptr_eq(first, second)));
+        remove(&index, 1, first.clone());
+        remove(&index, 2, second);
+        index.add(labels.as_packed(), 3, first.iter());
+        assert_eq!(index.values("a"), ["x"]);
+        assert_eq!(index.postings("b", "1").unwrap().into_vec(), [3]);
     }
 
     #[test]
@@ -428,7 +462,7 @@ mod tests {
             let mut model = BTreeMap::new();
             for (id, (a, b)) in &series {
                 let labels = Labels::from_pairs([("a", a.as_str()), ("b", b.as_str()), ("job", "j")]);
-                model.insert(*id, (labels.clone(), index.add(labels.as_packed(), *id)));
+                model.insert(*id, (labels.clone(), index.add(labels.as_packed(), *id, [].iter())));
             }
             for id in dead {
                 if let Some((_, pairs)) = model.remove(&id) {

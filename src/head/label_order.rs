@@ -94,7 +94,7 @@ impl Head {
         for ids in ids.chunk_by(|a, b| *a as usize / PAGE == *b as usize / PAGE) {
             let Some(series) = ids.first().and_then(|id| self.slots.get(*id)) else { continue };
             let state = series.lock();
-            let (page, _) = state.common();
+            let page = &state.common().0.labels;
             page_numbers.clear();
             page_numbers.extend(page.pairs().map(|pair| pair.map_or(UNKNOWN, number)));
             for &id in ids {

@@ -23,6 +23,7 @@
 
 mod appender;
 mod batch;
+mod blocks;
 mod checkpoint;
 mod claim;
 mod column;
@@ -43,10 +44,12 @@ mod mapping;
 mod metadata;
 mod ooo;
 mod open;
+mod open_floats;
 mod page_labels;
 mod postings;
 mod range_head;
 mod reader;
+mod references;
 mod replay;
 mod rules;
 mod series;
@@ -99,7 +102,7 @@ use ooo::OutOfOrderTable;
 use replay::OnDisk;
 use series::{Header, Series, SeriesState};
 use series_map::SeriesMap;
-use slab::Slab;
+use slab::{Run, Slab};
 use snapshot::find_snapshot;
 use tombstones::HeadTombstones;
 use trail::Trail;
@@ -166,6 +169,12 @@ impl SeriesRef {
     fn tag(self) -> u32 {
         (self.0 >> 32) as u32
     }
+}
+
+/// A series that the log has: its number there, and slots for such series.
+struct Logged<'a> {
+    reference: u64,
+    slots: &'a mut Run,
 }
 
 /// The mutable window of a database.
@@ -402,7 +411,7 @@ impl Head {
 
     /// The series with the labels of this packed form, which is created if there is none: under `logged`, if the log has
     /// it already.
-    fn get_or_create(&self, packed: &[u8], logged: Option<u64>) -> Result<(SeriesRef, Series<'_>), Refusal> {
+    fn get_or_create(&self, packed: &[u8], logged: Option<Logged<'_>>) -> Result<(SeriesRef, Series<'_>), Refusal> {
         if packed.is_empty() {
             return Err(Refusal::NoLabels);
         }
@@ -412,23 +421,28 @@ impl Head {
             return Ok((reference, series));
         }
         // What the log has is taken whatever the limit is now.
-        let limit = self.options.max_series.filter(|_| logged.is_none()).unwrap_or(u64::MAX);
+        let is_new = logged.is_none();
+        let limit = self.options.max_series.filter(|_| is_new).unwrap_or(u64::MAX);
         if self.counters.series.fetch_add(1, Ordering::AcqRel) >= limit {
             self.counters.series.fetch_sub(1, Ordering::AcqRel);
             return Err(Refusal::SeriesLimit { limit });
         }
-        let Some((id, series)) = self.slots.take(|stamp| self.isolation.everybody_passed(stamp)) else {
+        let (logged, taken) = match logged {
+            Some(Logged { reference, slots }) => (Some(reference), self.slots.take_of(slots)),
+            None => (None, self.slots.take(|stamp| self.isolation.everybody_passed(stamp))),
+        };
+        let Some((id, series)) = taken else {
             self.counters.series.fetch_sub(1, Ordering::AcqRel);
             return Err(Refusal::SeriesLimit { limit: u64::from(u32::MAX) });
         };
-        let pairs = self.labels.add(packed, id);
+        let pairs = self.labels.add(packed, id, series.lock().labels_near().iter());
         let reference = logged.unwrap_or_else(|| self.last_reference.fetch_add(1, Ordering::Relaxed) + 1);
         // Before anybody can find it, here or by its neighbour: no sample of it can overtake it into the log.
-        if let Some(log) = self.log.as_ref().filter(|_| logged.is_none()) {
+        if let Some(log) = self.log.as_ref().filter(|_| is_new) {
             log.add_series(reference, LabelsIter::of_packed(packed));
         }
         let tag = series.occupy(&mut series.lock(), pairs, reference);
-        if let Some(newest) = shard.ended_at(hash).filter(|_| logged.is_none()) {
+        if let Some(newest) = shard.ended_at(hash).filter(|_| is_new) {
             series.begin_after(newest);
         }
         shard.insert(hash, id);

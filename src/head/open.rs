@@ -1,8 +1,10 @@
 //! The chunk that a series' samples go to: of floats, or of one kind of histograms.
 
 use super::batch::{Batch, RecordKind};
+use super::blocks::Blocks;
 use super::column::Column;
 use super::cut::{HISTOGRAM_BYTES, MAX_FLOAT_BYTES, MIN_HISTOGRAMS, SAMPLES_PER_CHUNK, predict_end, range_end};
+use super::open_floats::OpenFloats;
 use super::rules::ChunkRules;
 use crate::chunk::{
     Appended, Appender, ChunkError, EncodedChunk, Encoding, Floats, Integers, Kind, Xor2Appender, XorAppender,
@@ -10,14 +12,15 @@ use crate::chunk::{
 };
 use crate::model::{FloatHistogram, Histogram, Native as _, Sample, TimeRange, Value, is_stale};
 
-/// The chunk that grows. Floats stand inline: nearly all series have them.
+/// The chunk that grows. Floats stand inline, but their bytes, which are in their page's blocks: nearly all series have
+/// them. Whoever drops a chunk [gives them back](Open::clear).
 #[derive(Debug, Default)]
 pub(super) enum Open {
     /// None yet.
     #[default]
     None,
     /// Of floats.
-    Float(XorAppender),
+    Float(OpenFloats),
     /// Of floats with start timestamps, or of those whom that encoding was chosen for.
     Xor2(Box<Xor2Appender>),
     /// Of histograms.
@@ -134,36 +137,42 @@ impl Open {
     }
 
     /// The chunk as it is now.
-    pub(super) fn copy(&self) -> Option<EncodedChunk> {
+    pub(super) fn copy(&self, blocks: &Blocks) -> Option<EncodedChunk> {
         match self {
             Self::None => None,
-            Self::Float(open) => Some(open.to_chunk()),
+            Self::Float(open) => Some(open.to_chunk(blocks)),
             Self::Xor2(open) => Some(open.to_chunk()),
             Self::Histogram(open) => Some(open.appender.to_chunk()),
             Self::FloatHistogram(open) => Some(open.appender.to_chunk()),
         }
     }
 
-    /// Goes on with a chunk that was written before.
+    /// Goes on with a chunk that was written before, the time of whose last sample is given, too.
     ///
     /// # Errors
     /// As reading it.
-    pub(super) fn resume(chunk: &EncodedChunk) -> Result<Self, ChunkError> {
-        Ok(match chunk.encoding {
-            Encoding::Xor => Self::Float(XorAppender::resume(&chunk.data)?),
+    pub(super) fn resume(chunk: &EncodedChunk, blocks: &mut Blocks) -> Result<(Self, Option<i64>), ChunkError> {
+        let open = match chunk.encoding {
+            Encoding::Xor => {
+                let (open, t) = OpenFloats::resume(&chunk.data, blocks)?;
+                let t = open.last_value().map(|_| t);
+                return Ok((Self::Float(open), t));
+            }
             Encoding::Xor2 => Self::Xor2(Box::new(Xor2Appender::resume(&chunk.data)?)),
             Encoding::Histogram | Encoding::HistogramSt => Self::Histogram(OpenHistogram::resume(chunk)?),
             Encoding::FloatHistogram | Encoding::FloatHistogramSt => {
                 Self::FloatHistogram(OpenHistogram::resume(chunk)?)
             }
-        })
+        };
+        let last = open.last(blocks).map(|sample| sample.t);
+        Ok((open, last))
     }
 
-    /// The newest sample's time and value.
-    pub(super) fn newest(&self) -> Option<(i64, Value)> {
+    /// The newest sample's value.
+    pub(super) fn newest_value(&self, blocks: &Blocks) -> Option<Value> {
         match self {
-            Self::Float(open) => open.last().map(|(t, v)| (t, Value::Float(v))),
-            _ => self.last().map(|sample| (sample.t, sample.value)),
+            Self::Float(open) => open.last_value().map(Value::Float),
+            _ => self.last(blocks).map(|sample| sample.value),
         }
     }
 
@@ -179,42 +188,48 @@ impl Open {
     }
 
     /// Takes the chunk out.
-    pub(super) fn take(&mut self) -> Option<EncodedChunk> {
+    pub(super) fn take(&mut self, blocks: &mut Blocks) -> Option<EncodedChunk> {
         match std::mem::take(self) {
             Self::None => None,
-            Self::Float(mut open) => Some(open.take()),
+            Self::Float(open) => Some(open.take(blocks)),
             Self::Xor2(mut open) => Some(open.take()),
             Self::Histogram(mut open) => Some(open.appender.take()),
             Self::FloatHistogram(mut open) => Some(open.appender.take()),
         }
     }
 
+    /// Drops the chunk.
+    pub(super) fn clear(&mut self, blocks: &mut Blocks) {
+        if let Self::Float(open) = std::mem::take(self) {
+            open.free(blocks);
+        }
+    }
+
     /// The last sample, decoded from the start: for the rare sample at the same time.
-    pub(super) fn last(&self) -> Option<Sample> {
-        let chunk = self.copy()?;
+    pub(super) fn last(&self, blocks: &Blocks) -> Option<Sample> {
+        let chunk = self.copy(blocks)?;
         samples(chunk.encoding, &chunk.data).last()?.ok()
     }
 
     /// Whether the last sample is a stale marker.
-    pub(super) fn ends_stale(&self) -> bool {
+    pub(super) fn ends_stale(&self, blocks: &Blocks) -> bool {
         match self {
             Self::None => false,
-            Self::Float(open) => open.last().is_some_and(|(_, value)| is_stale(value)),
-            _ => self.last().is_some_and(|last| last.is_stale()),
+            Self::Float(open) => open.last_value().is_some_and(is_stale),
+            _ => self.last(blocks).is_some_and(|last| last.is_stale()),
         }
     }
 
     /// The sample at `t`, decoded from the start.
-    pub(super) fn at(&self, t: i64) -> Option<Sample> {
-        let chunk = self.copy()?;
+    pub(super) fn at(&self, blocks: &Blocks, t: i64) -> Option<Sample> {
+        let chunk = self.copy(blocks)?;
         samples(chunk.encoding, &chunk.data).map_while(Result::ok).find(|sample| sample.t >= t).filter(|it| it.t == t)
     }
 
-    /// Bytes beside the value itself.
+    /// Bytes beside the value itself and the page's blocks.
     pub(super) fn heap_bytes(&self) -> usize {
         match self {
-            Self::None => 0,
-            Self::Float(open) => open.capacity(),
+            Self::None | Self::Float(_) => 0,
             Self::Xor2(open) => size_of_val(&**open) + open.len_bytes(),
             Self::Histogram(open) => size_of_val(&**open) + open.appender.len_bytes(),
             Self::FloatHistogram(open) => size_of_val(&**open) + open.appender.len_bytes(),
@@ -223,7 +238,7 @@ impl Open {
 
     /// An empty chunk for floats, the first of which has this start timestamp.
     pub(super) fn floats(rules: &ChunkRules, st: i64) -> Self {
-        if rules.begins_xor2(st) { Self::Xor2(Box::default()) } else { Self::Float(XorAppender::new()) }
+        if rules.begins_xor2(st) { Self::Xor2(Box::default()) } else { Self::Float(OpenFloats::new()) }
     }
 
     /// Whether this is a chunk of floats that takes one at `t`; predicts its end when it is time to.
@@ -244,12 +259,12 @@ impl Open {
         (t < times.next_at && samples < 2 * SAMPLES_PER_CHUNK).then_some(())
     }
 
-    /// Puts a float behind the others; nothing happens if this is no chunk of floats.
+    /// Puts a float behind the others, the last of which is at `newest`; nothing happens if this is no chunk of floats.
     #[inline]
-    pub(super) fn push_float(&mut self, st: i64, t: i64, v: f64) {
+    pub(super) fn push_float(&mut self, blocks: &mut Blocks, newest: i64, (st, t): (i64, i64), v: f64) {
         // Full at 65,535 samples; chunks are cut at 240.
         let _ = match self {
-            Self::Float(open) => open.append(t, v),
+            Self::Float(open) => open.append(blocks, newest, t, v),
             Self::Xor2(open) => open.append(st, t, v),
             _ => Ok(()),
         };
@@ -309,6 +324,8 @@ impl<K: HistogramKind> OpenHistogram<K> {
 /// there are none.
 pub(super) fn trim(chunk: &EncodedChunk, range: TimeRange) -> Result<Option<(TimeRange, EncodedChunk)>, ChunkError> {
     let mut open = Open::None;
+    // As large as it may be: nobody appends to it.
+    let mut floats: Option<XorAppender> = None;
     let mut span: Option<TimeRange> = None;
     let mut skipped = false;
     for sample in samples(chunk.encoding, &chunk.data) {
@@ -319,7 +336,6 @@ pub(super) fn trim(chunk: &EncodedChunk, range: TimeRange) -> Result<Option<(Tim
         }
         span.get_or_insert(TimeRange::new(t, t)).max = t;
         match (&mut open, &value) {
-            (Open::Float(open), Value::Float(v)) => open.append(t, *v)?,
             (Open::Xor2(open), Value::Float(v)) => open.append(st, t, *v)?,
             (Open::Histogram(open), Value::Histogram(histogram)) => {
                 drop(open.appender.append_with_start(st, t, histogram)?);
@@ -327,18 +343,18 @@ pub(super) fn trim(chunk: &EncodedChunk, range: TimeRange) -> Result<Option<(Tim
             (Open::FloatHistogram(open), Value::FloatHistogram(histogram)) => {
                 drop(open.appender.append_with_start(st, t, histogram)?);
             }
-            (open, Value::Float(v)) => {
-                *open = match chunk.encoding {
-                    Encoding::Xor2 => Open::Xor2(Box::default()),
-                    _ => Open::Float(XorAppender::new()),
-                };
-                open.push_float(st, t, *v);
+            (open, Value::Float(v)) if chunk.encoding == Encoding::Xor2 => {
+                let mut floats = Box::<Xor2Appender>::default();
+                floats.append(st, t, *v)?;
+                *open = Open::Xor2(floats);
             }
+            (_, Value::Float(v)) => floats.get_or_insert_default().append(t, *v)?,
             (open, Value::Histogram(histogram)) => *open = begin::<Integers>(chunk, skipped, st, t, histogram)?,
             (open, Value::FloatHistogram(histogram)) => *open = begin::<Floats>(chunk, skipped, st, t, histogram)?,
         }
     }
-    Ok(span.zip(open.take()))
+    let trimmed = floats.map(|mut floats| floats.take()).or_else(|| open.take(&mut Blocks::default()));
+    Ok(span.zip(trimmed))
 }
 
 fn begin<K: HistogramKind>(

@@ -102,6 +102,22 @@ impl Numbers {
         }
     }
 
+    /// Makes room for so many more; at first, for as many in every slot. What a list that doubles has too much, all pages
+    /// would have.
+    fn reserve(&mut self, more: usize) {
+        fn reserve<T>(numbers: &mut Vec<T>, more: usize) {
+            if numbers.capacity() == 0 {
+                numbers.reserve_exact(more * PAGE);
+            } else if numbers.capacity() < numbers.len() + more {
+                numbers.reserve_exact(more.max(numbers.len() / 4));
+            }
+        }
+        match self {
+            Self::Narrow(numbers) => reserve(numbers, more),
+            Self::Wide(numbers) => reserve(numbers, more),
+        }
+    }
+
     fn remove(&mut self, range: std::ops::Range<usize>) {
         match self {
             Self::Narrow(numbers) => drop(numbers.drain(range)),
@@ -139,6 +155,7 @@ impl PageLabels {
     pub(super) fn set(&mut self, slot: usize, pairs: Vec<Arc<Pair>>) {
         let start = self.range(slot).start;
         let len = pairs.len();
+        self.numbers.reserve(len);
         // The slot before most often has the same pair at the same place.
         let neighbour = slot.checked_sub(1).map_or(0..0, |before| self.range(before));
         for (place, pair) in pairs.into_iter().enumerate() {
@@ -165,6 +182,9 @@ impl PageLabels {
                 free
             }
             None => {
+                if self.pairs.len() == self.pairs.capacity() {
+                    self.pairs.reserve_exact(8.max(self.pairs.len() / 4));
+                }
                 self.pairs.push(shared);
                 self.pairs.len() - 1
             }
@@ -270,7 +290,8 @@ mod tests {
                 let taken = taken.into_distinct();
                 let taken: BTreeSet<_> = taken.iter().map(|pair| pair.text()).collect();
                 prop_assert_eq!(taken, model[slot].iter().collect::<BTreeSet<_>>());
-                page.set(slot, index.add(labels.as_packed(), slot as u32));
+                let near = page.of(slot.saturating_sub(1)).iter();
+                page.set(slot, index.add(labels.as_packed(), slot as u32, near));
                 model[slot] = labels;
             }
             let mut all = TakenPairs::default();
@@ -293,7 +314,7 @@ mod tests {
         let index = LabelIndex::default();
         let mut page = PageLabels::default();
         let labels = |slot: usize| Labels::from_pairs((0..10).map(|n| (format!("name_{n}"), format!("{slot}"))));
-        (0..PAGE).for_each(|slot| page.set(slot, index.add(labels(slot).as_packed(), slot as u32)));
+        (0..PAGE).for_each(|slot| page.set(slot, index.add(labels(slot).as_packed(), slot as u32, [].iter())));
         (0..PAGE).for_each(|slot| assert!(page.of(slot).are_packed(labels(slot).as_packed())));
     }
 }

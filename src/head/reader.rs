@@ -74,7 +74,7 @@ impl HeadReader {
             let (page, _) = state.common();
             for &id in ids {
                 // A slot that is being filled or was just emptied has no labels.
-                let labels = page.of(id as usize % PAGE);
+                let labels = page.labels.of(id as usize % PAGE);
                 if !labels.is_empty() {
                     selected.push((SeriesId(id), labels.to_labels(&mut buffer)));
                 }

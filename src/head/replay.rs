@@ -28,13 +28,13 @@ use super::evidence::histogram_starts;
 use super::gone::Gone;
 use super::isolation::Ticket;
 use super::mapped::Loaded;
+use super::references::{Known, References};
 use super::rules::{ChunkRules, HistogramStarts};
 use super::series::{Applied, Header, Series, SeriesState};
-use super::slab::{Locked, PAGE};
+use super::slab::{Locked, PAGE, Run};
 use super::snapshot::LoadedSnapshot;
-use super::{Head, SeriesRef, WAL_DIR, WBL_DIR};
+use super::{Head, Logged, SeriesRef, WAL_DIR, WBL_DIR};
 use crate::chunk::{Floats, Integers};
-use crate::codec::FixedMap;
 use crate::error::Result;
 use crate::fs::Env;
 use crate::model::{Exemplar, Metadata, TimeRange, Value};
@@ -75,57 +75,6 @@ pub struct Replayed {
     pub snapshot: Option<u64>,
     /// Why there is a snapshot that was not used.
     pub snapshot_refused: Option<String>,
-}
-
-/// From numbers in the log to slots. The numbers are counted up by the writer, so nearly all are small.
-#[derive(Debug, Default)]
-struct References {
-    dense: Vec<Known>,
-    sparse: FixedMap<u64, Known>,
-    /// How many were inserted.
-    count: u64,
-    /// Numbers that stand for a series which has another one now.
-    second: Vec<(u64, SeriesRef)>,
-    /// Numbers of series that were evicted, and the newest sample of each.
-    evicted: Vec<(u64, i64)>,
-    last: u64,
-    /// What Prometheus deleted: of all samples, also of those out of order.
-    deleted: Vec<(SeriesRef, TimeRange)>,
-}
-
-/// A series, and the last time up to which its samples are in chunks on the disk.
-#[derive(Debug, Clone, Copy)]
-struct Known {
-    series: SeriesRef,
-    until: i64,
-}
-
-impl References {
-    fn insert(&mut self, reference: u64, series: SeriesRef, until: i64) {
-        /// Gaps are fine up to this many in all, four megabytes, and one a series.
-        const GAPS: u64 = 1 << 19;
-        self.last = self.last.max(reference);
-        self.count += 1;
-        if reference < self.count * 2 + GAPS {
-            let index = reference as usize;
-            if index >= self.dense.len() {
-                self.dense.resize(index + 1, Known { series: SeriesRef(0), until: i64::MIN });
-            }
-            if let Some(entry) = self.dense.get_mut(index) {
-                *entry = Known { series, until };
-            }
-        } else {
-            self.sparse.insert(reference, Known { series, until });
-        }
-    }
-
-    #[inline]
-    fn get(&self, reference: u64) -> Option<Known> {
-        match self.dense.get(reference as usize) {
-            Some(known) if known.series.0 != 0 => Some(*known),
-            _ => self.sparse.get(&reference).copied(),
-        }
-    }
 }
 
 /// A record on its way.
@@ -172,11 +121,15 @@ struct OtherSample {
     value: Value,
 }
 
-/// What one task has scattered, in the order of the log.
+/// What one task has scattered, in the order of the log; and slots for the series that it creates.
 #[derive(Debug, Default)]
 struct Scattered {
+    slots: Run,
     /// Samples, a list a bucket.
     buckets: Vec<Vec<Waiting>>,
+    /// Empty lists with room. A batch fills some of the buckets and the next one others: with lists of their own all would
+    /// have room in the end, for many batches.
+    spare: Vec<Vec<Waiting>>,
     /// Those that are not floats alone.
     others: Vec<OtherSample>,
     /// Samples from before the floor.
@@ -350,6 +303,7 @@ impl Head {
                 tracing::warn!(%error, "moving full chunks to the disk");
             }
         }
+        scattered.into_iter().for_each(|scattered| self.slots.end_run(scattered.slots));
         self.last_reference.store(references.last, Release);
         // Records under a second number may stand in any segment up to here.
         let last = replayed.last_segment.unwrap_or(0);
@@ -434,12 +388,13 @@ impl Head {
         }
         let parts = scattered.len();
         let share = records.len().div_ceil(parts);
-        let create = |records: &mut [Record]| {
+        let create = |records: &mut [Record], slots: &mut Run| {
             for record in records.iter_mut().filter(|record| record.kind == Some(RecordType::Series)) {
-                self.replay_series(record, on_disk);
+                self.replay_series(record, on_disk, slots);
             }
         };
-        let tasks = records.chunks_mut(share).map(|records| task(move || create(records)));
+        let shares = records.chunks_mut(share).zip(scattered.iter_mut());
+        let tasks = shares.map(|(records, scattered)| task(move || create(records, &mut scattered.slots)));
         env.executor.join_all(tasks.collect());
         for record in records.iter_mut() {
             replayed.chunks_mapped += std::mem::take(&mut record.chunks_mapped);
@@ -515,13 +470,13 @@ impl Head {
         self.cover(total.min, total.max);
     }
 
-    fn replay_series(&self, record: &mut Record, on_disk: &OnDisk) {
+    fn replay_series(&self, record: &mut Record, on_disk: &OnDisk, slots: &mut Run) {
         let Record { bytes, series, bad, chunks_mapped, .. } = record;
         let mut packed = Vec::new();
         let mut refused = None;
         let decoded = record::decode_series(bytes, |reference, labels| {
             labels.pack_into(&mut packed);
-            match self.get_or_create(&packed, Some(reference)) {
+            match self.get_or_create(&packed, Some(Logged { reference, slots: &mut *slots })) {
                 Ok((found, slot)) => {
                     let (attached, until) = self.attach(&slot, on_disk.of(reference));
                     *chunks_mapped += attached;
@@ -568,12 +523,12 @@ impl Head {
             tally.skipped += 1;
             return;
         };
-        let state = locked.body(&series);
+        let mut open = locked.series(&series);
         let appended = match value {
-            Value::Float(v) => state.append_float(&series, ticket, rules, st, t, *v),
-            Value::Histogram(histogram) => state.append_histogram::<Integers>(&series, ticket, rules, st, t, histogram),
+            Value::Float(v) => open.append_float(&series, ticket, rules, st, t, *v),
+            Value::Histogram(histogram) => open.append_histogram::<Integers>(&series, ticket, rules, st, t, histogram),
             Value::FloatHistogram(histogram) => {
-                state.append_histogram::<Floats>(&series, ticket, rules, st, t, histogram)
+                open.append_histogram::<Floats>(&series, ticket, rules, st, t, histogram)
             }
         };
         match appended {
@@ -642,7 +597,11 @@ fn task<'a>(task: impl FnOnce() + Send + 'a) -> Box<dyn FnOnce() + Send + 'a> {
 impl Scattered {
     /// Makes as many empty lists.
     fn clear(&mut self, buckets: usize) {
-        self.buckets.iter_mut().for_each(Vec::clear);
+        for bucket in self.buckets.iter_mut().filter(|bucket| bucket.capacity() > 0) {
+            let mut bucket = std::mem::take(bucket);
+            bucket.clear();
+            self.spare.push(bucket);
+        }
         self.buckets.resize_with(buckets, Vec::new);
         self.others.clear();
         self.skipped = 0;
@@ -651,7 +610,7 @@ impl Scattered {
     /// Decodes a record and looks its series up; a sample goes to the bucket of its series' slot.
     fn scatter(&mut self, record: &mut Record, references: &References, floor: i64, bucket_slots: usize) {
         let Record { bytes, kind, others, unknown, bad, .. } = record;
-        let Self { buckets, others: others_of_task, skipped, histograms, float_histograms } = self;
+        let Self { buckets, spare, others: others_of_task, skipped, histograms, float_histograms, .. } = self;
         let mut find = |reference| {
             let series = references.get(reference);
             *unknown += u64::from(series.is_none());
@@ -662,6 +621,9 @@ impl Scattered {
             if t < floor || t <= until {
                 *skipped += 1;
             } else if let Some(bucket) = buckets.get_mut(series.id() as usize / bucket_slots) {
+                if bucket.capacity() == 0 {
+                    *bucket = spare.pop().unwrap_or_default();
+                }
                 match value {
                     Value::Float(v) if st == 0 => bucket.push(Waiting { series, t, bits: v.to_bits() }),
                     value => {

@@ -1,4 +1,5 @@
-//! A series: its full chunks, and the open one; its labels stand in its page (`page_labels`).
+//! A series: its full chunks, and the open one; its labels stand in its page (`page_labels`), and so do the bytes of the
+//! open chunk (`blocks`).
 //!
 //! What an append asks first (is this the series I mean, is the sample newer than its newest) stands outside the lock,
 //! so that checking a sample locks nothing. Everything else stands under the lock of its page in the slab, taken at
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
 
+use super::blocks::Blocks;
 use super::claim::{Claim, Claimant};
 use super::cut::{SAMPLES_PER_CHUNK, predict_end, range_end};
 use super::error::Refusal;
@@ -19,7 +21,7 @@ use super::mapped::{ChunkPlace, MappedChunks};
 use super::open::{HistogramKind, Next, Open, OpenHistogram, Times};
 use super::page_labels::{PageLabels, SeriesLabels, TakenPairs};
 use super::rules::ChunkRules;
-use super::slab::{Body, Guard, Slot, page_bytes};
+use super::slab::{Body, Guard, Locked, Slot, page_bytes};
 use crate::chunk::{ChunkError, EncodedChunk, Floats, Integers};
 use crate::model::{FloatHistogram, Histogram, Native as _, Sample, TimeRange, Value, is_stale};
 
@@ -62,21 +64,42 @@ pub(super) struct SeriesState {
     pub(super) skip: u32,
 }
 
-impl Body for SeriesState {
-    type Common = PageLabels;
+/// What the series of a page share.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    pub(super) labels: PageLabels,
+    /// Bytes of open chunks.
+    blocks: Blocks,
 }
 
-impl LockedSeries<'_> {
-    /// The labels; none if the slot is free.
+impl Shared {
+    /// Bytes beside the page.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.labels.heap_bytes() + self.blocks.heap_bytes()
+    }
+}
+
+impl Body for SeriesState {
+    type Common = Shared;
+}
+
+/// A locked series that can be appended to.
+pub(super) struct OpenSeries<'a> {
+    pub(super) state: &'a mut SeriesState,
+    blocks: &'a mut Blocks,
+}
+
+impl<'a> Locked<'a, Header, SeriesState> {
+    /// The series of `slot`. No other may be locked by this thread meanwhile.
     #[inline]
-    pub(super) fn labels(&self) -> SeriesLabels<'_> {
-        let (labels, slot) = self.common();
-        labels.of(slot)
+    pub(super) fn series(&mut self, slot: &Series<'a>) -> OpenSeries<'_> {
+        let (state, shared) = self.parts(slot);
+        OpenSeries { state, blocks: &mut shared.blocks }
     }
 }
 
 // A million series are a million of these: whoever makes them larger should know it.
-const _: () = assert!(size_of::<SeriesState>() == 128 && size_of::<Header>() == 24);
+const _: () = assert!(size_of::<SeriesState>() == 104 && size_of::<Header>() == 24);
 // Allocators have sizes of 10 KiB and of 12: a page that is a little larger than one of these takes the next.
 const _: () = assert!(page_bytes::<Header, SeriesState>() <= 10 << 10);
 
@@ -124,7 +147,7 @@ impl Header {
     /// Makes the slot a series, under its lock; gives the generation.
     pub(super) fn occupy(&self, state: &mut LockedSeries<'_>, labels: Vec<Arc<Pair>>, reference: u64) -> u32 {
         let (page, slot) = state.common_mut();
-        page.set(slot, labels);
+        page.labels.set(slot, labels);
         self.reference.store(reference, Relaxed);
         // Slots begin at 0, which no reference has; a removal leaves the next even number.
         let tag = self.tag().max(2);
@@ -161,9 +184,11 @@ impl Header {
         self.tag.store(if tag == 0 { 2 } else { tag }, Release);
         self.newest.store(i64::MIN, Release);
         self.reference.store(0, Relaxed);
-        **state = SeriesState::default();
+        let (body, page) = state.parts();
+        body.open.clear(&mut page.blocks);
+        *body = SeriesState::default();
         let (page, slot) = state.common_mut();
-        page.take(slot, taken);
+        page.labels.take(slot, taken);
     }
 
     /// Claims the series for a commit.
@@ -191,17 +216,36 @@ impl Header {
     }
 }
 
-impl SeriesState {
+impl LockedSeries<'_> {
+    /// The labels; none if the slot is free.
+    #[inline]
+    pub(super) fn labels(&self) -> SeriesLabels<'_> {
+        let (page, slot) = self.common();
+        page.labels.of(slot)
+    }
+
+    /// The labels of the slot before this one, which is free: series that are created together have most of them in common.
+    pub(super) fn labels_near(&self) -> SeriesLabels<'_> {
+        let (page, slot) = self.common();
+        page.labels.of(slot.saturating_sub(1))
+    }
+
+    fn blocks(&self) -> &Blocks {
+        &self.common().0.blocks
+    }
+
+    /// The series, to be appended to.
+    pub(super) fn open(&mut self) -> OpenSeries<'_> {
+        let (state, shared) = self.parts();
+        OpenSeries { state, blocks: &mut shared.blocks }
+    }
+
     /// Whether a float can be appended.
     ///
     /// # Errors
     /// `Duplicate` or `OutOfOrder`.
     pub(super) fn check_float(&self, series: &Header, t: i64, v: f64) -> Result<Applied, Refusal> {
-        self.check(series, t, |last| match &last.value {
-            Value::Float(last) => last.to_bits() == v.to_bits(),
-            // It would have become a stale marker of the series' own kind.
-            _ => is_stale(v) && last.is_stale(),
-        })
+        (**self).check_float(self.blocks(), series, t, v)
     }
 
     /// Whether a histogram can be appended.
@@ -214,23 +258,148 @@ impl SeriesState {
         t: i64,
         histogram: &K::Histogram,
     ) -> Result<Applied, Refusal> {
-        self.check(series, t, |last| K::is(last, histogram))
+        (**self).check_histogram::<K>(self.blocks(), series, t, histogram)
     }
 
-    fn check(&self, series: &Header, t: i64, is_it: impl FnOnce(&Sample) -> bool) -> Result<Applied, Refusal> {
-        let newest = series.newest();
-        match t.cmp(&newest) {
-            Ordering::Greater => Ok(Applied::Appended),
-            Ordering::Less => Err(Refusal::OutOfOrder { t, newest }),
-            Ordering::Equal if self.open.last().is_some_and(|last| is_it(&last)) => Ok(Applied::Same),
-            Ordering::Equal => Err(Refusal::Duplicate { t }),
+    /// Takes chunks that were found on the disk, in the order of their making, up to one that overlaps what is here; how
+    /// many. A series that had several numbers in the log gets its chunks under each when that is read, so they may come
+    /// before others.
+    pub(super) fn attach(&mut self, series: &Header, chunks: impl Iterator<Item = (TimeRange, ChunkPlace)>) -> usize {
+        let (state, shared) = self.parts();
+        let (mut full, mut count) = (Vec::from(std::mem::take(&mut state.full)), 0);
+        for (range, place) in chunks {
+            let newest = series.newest();
+            if range.min > newest {
+                if let Some(open) = state.open.take(&mut shared.blocks) {
+                    full.push(FullChunk::waiting(TimeRange::new(state.open_since, newest), open));
+                }
+                full.push(FullChunk::mapped(range, place));
+                series.newest.store(range.max, Release);
+            } else {
+                let position = full.partition_point(|full| full.range().max < range.min);
+                let next = full.get(position).map(|full| full.range().min);
+                let next = next.or((!state.open.is_none()).then_some(state.open_since));
+                if next.is_none_or(|next| next <= range.max) {
+                    break;
+                }
+                full.insert(position, FullChunk::mapped(range, place));
+            }
+            count += 1;
+        }
+        state.full = full.into_boxed_slice();
+        count
+    }
+
+    /// The open chunk as it is now, from when to when it is, and its newest value.
+    pub(super) fn open_chunk(&self, series: &Header) -> Option<(TimeRange, EncodedChunk, Value)> {
+        let chunk = self.open.copy(self.blocks())?;
+        let value = self.open.newest_value(self.blocks())?;
+        Some((TimeRange::new(self.open_since, series.newest()), chunk, value))
+    }
+
+    /// Goes on with a chunk that was open before, whose samples are newer than all that is here; how many they are.
+    ///
+    /// # Errors
+    /// As reading it, or if its last sample is not the range's.
+    pub(super) fn resume(
+        &mut self,
+        series: &Header,
+        range: TimeRange,
+        chunk: &EncodedChunk,
+        chunk_range: i64,
+    ) -> Result<usize, ChunkError> {
+        let (state, shared) = self.parts();
+        let (mut open, last) = Open::resume(chunk, &mut shared.blocks)?;
+        if last != Some(range.max) {
+            open.clear(&mut shared.blocks);
+            return Err(ChunkError::Inconsistent);
+        }
+        let samples = open.sample_count();
+        let end = range_end(range.min, chunk_range);
+        // It was predicted by the samples that there were then; these are more, and tell the same.
+        let ratio = SAMPLES_PER_CHUNK as f64 / samples.max(1) as f64;
+        let is_predicted = samples >= SAMPLES_PER_CHUNK / 4 && ratio >= 1.0;
+        state.next_at = if is_predicted { predict_end(range.min, range.max, end, ratio) } else { end };
+        state.open.clear(&mut shared.blocks);
+        state.open = open;
+        state.open_since = range.min;
+        series.newest.store(range.max, Release);
+        Ok(samples)
+    }
+
+    /// Appends the chunks that touch `range` to `chunks`, oldest first. The open one is copied as it is now.
+    pub(super) fn read(
+        &self,
+        series: &Header,
+        files: Option<&MappedChunks>,
+        range: TimeRange,
+        chunks: &mut Vec<HeadChunk>,
+    ) {
+        for (number, full) in (self.first_number..).zip(&self.full) {
+            let own = full.range();
+            if own.overlaps(&range) {
+                chunks.push(HeadChunk { number, range: own, data: full.data(files) });
+            }
+        }
+        let open_range = TimeRange::new(self.open_since, series.newest());
+        if let Some(chunk) =
+            Some(&self.open).filter(|_| open_range.overlaps(&range)).and_then(|open| open.copy(self.blocks()))
+        {
+            let number = self.first_number + self.full.len() as u32;
+            chunks.push(HeadChunk { number, range: open_range, data: HeadData::Ready(chunk) });
         }
     }
 
+    /// The chunk with this number and its span, if it is still there.
+    pub(super) fn chunk(
+        &self,
+        series: &Header,
+        files: Option<&MappedChunks>,
+        number: u32,
+    ) -> Option<(TimeRange, HeadData)> {
+        let index = number.checked_sub(self.first_number)? as usize;
+        match self.full.get(index) {
+            Some(full) => Some((full.range(), full.data(files))),
+            None if index == self.full.len() => {
+                let open = HeadData::Ready(self.open.copy(self.blocks())?);
+                Some((TimeRange::new(self.open_since, series.newest()), open))
+            }
+            None => None,
+        }
+    }
+
+    /// The sample at `t` that came in order, if it is in the open chunk: for those that come out of order.
+    pub(super) fn in_order_at(&self, series: &Header, t: i64) -> Option<Sample> {
+        let inside = !self.open.is_none() && self.open_since <= t && t <= series.newest();
+        if inside { self.open.at(self.blocks(), t) } else { None }
+    }
+
+    /// Drops chunks that end before `t`; how many.
+    pub(super) fn drop_before(&mut self, series: &Header, t: i64) -> usize {
+        let (state, shared) = self.parts();
+        let mut dropped = state.full.partition_point(|full| full.range().max < t);
+        if dropped > 0 {
+            state.full = Vec::from(std::mem::take(&mut state.full)).into_iter().skip(dropped).collect();
+        }
+        if state.full.is_empty() && series.newest() < t && !state.open.is_none() {
+            state.open.clear(&mut shared.blocks);
+            dropped += 1;
+        }
+        state.first_number = state.first_number.wrapping_add(dropped as u32);
+        dropped
+    }
+
+    /// Whether the newest sample is a stale marker.
+    pub(super) fn ends_stale(&self) -> bool {
+        self.open.ends_stale(self.blocks())
+    }
+}
+
+impl OpenSeries<'_> {
     /// Appends a float. A stale marker becomes one of the series' own kind.
     ///
     /// # Errors
-    /// As [`check_float`](SeriesState::check_float).
+    /// `Duplicate` or `OutOfOrder`.
     #[inline]
     pub(super) fn append_float(
         &mut self,
@@ -243,10 +412,10 @@ impl SeriesState {
     ) -> Result<Applied, Refusal> {
         let newest = series.newest();
         if t <= newest {
-            return self.check_float(series, t, v);
+            return self.state.check_float(self.blocks, series, t, v);
         }
         if is_stale(v) {
-            match self.open {
+            match self.state.open {
                 Open::Histogram(_) => {
                     let stale = Histogram::stale(v);
                     return self.append_histogram::<Integers>(series, ticket, rules, st, t, &stale);
@@ -258,18 +427,19 @@ impl SeriesState {
                 Open::Float(_) | Open::Xor2(_) | Open::None => {}
             }
         }
-        self.history.note(ticket, newest);
-        let mut times = Times { since: self.open_since, newest, next_at: self.next_at };
+        let Self { state, blocks } = self;
+        state.history.note(ticket, newest);
+        let mut times = Times { since: state.open_since, newest, next_at: state.next_at };
         let mut applied = Applied::Appended;
-        match self.open.takes_float(&mut times, rules, st, t) {
-            Some(()) => self.next_at = times.next_at,
+        match state.open.takes_float(&mut times, rules, st, t) {
+            Some(()) => state.next_at = times.next_at,
             None => {
-                let full = self.open.take();
-                applied = Applied::NewChunk(self.begin(full, newest, t, rules.chunk_range));
-                self.open = Open::floats(rules, st);
+                let full = state.open.take(blocks);
+                applied = Applied::NewChunk(state.begin(full, newest, t, rules.chunk_range));
+                state.open = Open::floats(rules, st);
             }
         }
-        self.open.push_float(st, t, v);
+        state.open.push_float(blocks, newest, (st, t), v);
         series.newest.store(t, Release);
         Ok(applied)
     }
@@ -277,7 +447,7 @@ impl SeriesState {
     /// Appends a histogram.
     ///
     /// # Errors
-    /// As [`check_histogram`](SeriesState::check_histogram); `Histogram` if it contradicts itself.
+    /// `Duplicate` or `OutOfOrder`; `Histogram` if it contradicts itself.
     pub(super) fn append_histogram<K: HistogramKind>(
         &mut self,
         series: &Header,
@@ -289,27 +459,64 @@ impl SeriesState {
     ) -> Result<Applied, Refusal> {
         let newest = series.newest();
         if t <= newest {
-            return self.check_histogram::<K>(series, t, histogram);
+            return self.state.check_histogram::<K>(self.blocks, series, t, histogram);
         }
+        let Self { state, blocks } = self;
         let invalid = |error: ChunkError| Refusal::Histogram(error.to_string());
-        let mut times = Times { since: self.open_since, newest, next_at: self.next_at };
+        let mut times = Times { since: state.open_since, newest, next_at: state.next_at };
         let mut applied = Applied::Appended;
-        if let Some(open) = K::of(&mut self.open) {
+        if let Some(open) = K::of(&mut state.open) {
             let next = open.append(&mut times, rules, st, t, histogram).map_err(invalid)?;
-            self.next_at = times.next_at;
+            state.next_at = times.next_at;
             if let Next::Full(full) = next {
-                applied = Applied::NewChunk(self.begin(Some(full), newest, t, rules.chunk_range));
+                applied = Applied::NewChunk(state.begin(Some(full), newest, t, rules.chunk_range));
             }
         } else {
             let starts = rules.histogram_starts(st, false);
             let open = OpenHistogram::<K>::begin(starts, st, t, histogram).map_err(invalid)?;
-            let full = self.open.take();
-            applied = Applied::NewChunk(self.begin(full, newest, t, rules.chunk_range));
-            self.open = K::into_open(open);
+            let full = state.open.take(blocks);
+            applied = Applied::NewChunk(state.begin(full, newest, t, rules.chunk_range));
+            state.open = K::into_open(open);
         }
-        self.history.note(ticket, newest);
+        state.history.note(ticket, newest);
         series.newest.store(t, Release);
         Ok(applied)
+    }
+}
+
+impl SeriesState {
+    fn check_float(&self, blocks: &Blocks, series: &Header, t: i64, v: f64) -> Result<Applied, Refusal> {
+        self.check(blocks, series, t, |last| match &last.value {
+            Value::Float(last) => last.to_bits() == v.to_bits(),
+            // It would have become a stale marker of the series' own kind.
+            _ => is_stale(v) && last.is_stale(),
+        })
+    }
+
+    fn check_histogram<K: HistogramKind>(
+        &self,
+        blocks: &Blocks,
+        series: &Header,
+        t: i64,
+        histogram: &K::Histogram,
+    ) -> Result<Applied, Refusal> {
+        self.check(blocks, series, t, |last| K::is(last, histogram))
+    }
+
+    fn check(
+        &self,
+        blocks: &Blocks,
+        series: &Header,
+        t: i64,
+        is_it: impl FnOnce(&Sample) -> bool,
+    ) -> Result<Applied, Refusal> {
+        let newest = series.newest();
+        match t.cmp(&newest) {
+            Ordering::Greater => Ok(Applied::Appended),
+            Ordering::Less => Err(Refusal::OutOfOrder { t, newest }),
+            Ordering::Equal if self.open.last(blocks).is_some_and(|last| is_it(&last)) => Ok(Applied::Same),
+            Ordering::Equal => Err(Refusal::Duplicate { t }),
+        }
     }
 
     /// Puts a full chunk, whose last sample is at `newest`, to the others: the open one begins at `t`. The full one's
@@ -326,34 +533,6 @@ impl SeriesState {
         self.open_since = t;
         self.next_at = range_end(t, chunk_range);
         bytes
-    }
-
-    /// Takes chunks that were found on the disk, in the order of their making, up to one that overlaps what is here; how
-    /// many. A series that had several numbers in the log gets its chunks under each when that is read, so they may come
-    /// before others.
-    pub(super) fn attach(&mut self, series: &Header, chunks: impl Iterator<Item = (TimeRange, ChunkPlace)>) -> usize {
-        let (mut full, mut count) = (Vec::from(std::mem::take(&mut self.full)), 0);
-        for (range, place) in chunks {
-            let newest = series.newest();
-            if range.min > newest {
-                if let Some(open) = self.open.take() {
-                    full.push(FullChunk::waiting(TimeRange::new(self.open_since, newest), open));
-                }
-                full.push(FullChunk::mapped(range, place));
-                series.newest.store(range.max, Release);
-            } else {
-                let position = full.partition_point(|full| full.range().max < range.min);
-                let next = full.get(position).map(|full| full.range().min);
-                let next = next.or((!self.open.is_none()).then_some(self.open_since));
-                if next.is_none_or(|next| next <= range.max) {
-                    break;
-                }
-                full.insert(position, FullChunk::mapped(range, place));
-            }
-            count += 1;
-        }
-        self.full = full.into_boxed_slice();
-        count
     }
 
     /// Up to where all samples are in chunks on the disk.
@@ -389,90 +568,11 @@ impl SeriesState {
         self.full.iter().any(|full| full.in_memory().is_some())
     }
 
-    /// The open chunk as it is now, from when to when it is, and its newest value.
-    pub(super) fn open_chunk(&self, series: &Header) -> Option<(TimeRange, EncodedChunk, Value)> {
-        let chunk = self.open.copy()?;
-        let (_, value) = self.open.newest()?;
-        Some((TimeRange::new(self.open_since, series.newest()), chunk, value))
-    }
-
-    /// Goes on with a chunk that was open before, whose samples are newer than all that is here; how many they are.
-    ///
-    /// # Errors
-    /// As reading it, or if its last sample is not the range's.
-    pub(super) fn resume(
-        &mut self,
-        series: &Header,
-        range: TimeRange,
-        chunk: &EncodedChunk,
-        chunk_range: i64,
-    ) -> Result<usize, ChunkError> {
-        let open = Open::resume(chunk)?;
-        if open.newest().is_none_or(|(t, _)| t != range.max) {
-            return Err(ChunkError::Inconsistent);
-        }
-        let samples = open.sample_count();
-        let end = range_end(range.min, chunk_range);
-        // It was predicted by the samples that there were then; these are more, and tell the same.
-        let ratio = SAMPLES_PER_CHUNK as f64 / samples.max(1) as f64;
-        let is_predicted = samples >= SAMPLES_PER_CHUNK / 4 && ratio >= 1.0;
-        self.next_at = if is_predicted { predict_end(range.min, range.max, end, ratio) } else { end };
-        self.open = open;
-        self.open_since = range.min;
-        series.newest.store(range.max, Release);
-        Ok(samples)
-    }
-
-    /// Appends the chunks that touch `range` to `chunks`, oldest first. The open one is copied as it is now.
-    pub(super) fn read(
-        &self,
-        series: &Header,
-        files: Option<&MappedChunks>,
-        range: TimeRange,
-        chunks: &mut Vec<HeadChunk>,
-    ) {
-        for (number, full) in (self.first_number..).zip(&self.full) {
-            let own = full.range();
-            if own.overlaps(&range) {
-                chunks.push(HeadChunk { number, range: own, data: full.data(files) });
-            }
-        }
-        let open_range = TimeRange::new(self.open_since, series.newest());
-        if let Some(chunk) = Some(&self.open).filter(|_| open_range.overlaps(&range)).and_then(Open::copy) {
-            let number = self.first_number + self.full.len() as u32;
-            chunks.push(HeadChunk { number, range: open_range, data: HeadData::Ready(chunk) });
-        }
-    }
-
     /// Calls `each` with the number and the range of all chunks that touch `range`, oldest first.
     pub(super) fn ranges(&self, series: &Header, range: TimeRange, mut each: impl FnMut(u32, TimeRange)) {
         let open = (!self.open.is_none()).then(|| TimeRange::new(self.open_since, series.newest()));
         let ranges = self.full.iter().map(FullChunk::range).chain(open);
         (self.first_number..).zip(ranges).filter(|(_, own)| own.overlaps(&range)).for_each(|(n, own)| each(n, own));
-    }
-
-    /// The chunk with this number and its span, if it is still there.
-    pub(super) fn chunk(
-        &self,
-        series: &Header,
-        files: Option<&MappedChunks>,
-        number: u32,
-    ) -> Option<(TimeRange, HeadData)> {
-        let index = number.checked_sub(self.first_number)? as usize;
-        match self.full.get(index) {
-            Some(full) => Some((full.range(), full.data(files))),
-            None if index == self.full.len() => {
-                let open = HeadData::Ready(self.open.copy()?);
-                Some((TimeRange::new(self.open_since, series.newest()), open))
-            }
-            None => None,
-        }
-    }
-
-    /// The sample at `t` that came in order, if it is in the open chunk: for those that come out of order.
-    pub(super) fn in_order_at(&self, series: &Header, t: i64) -> Option<Sample> {
-        let inside = !self.open.is_none() && self.open_since <= t && t <= series.newest();
-        if inside { self.open.at(t) } else { None }
     }
 
     /// The stale marker `v` as this series has it.
@@ -489,25 +589,6 @@ impl SeriesState {
         self.history.hidden(snapshot, hide);
     }
 
-    /// Drops chunks that end before `t`; how many.
-    pub(super) fn drop_before(&mut self, series: &Header, t: i64) -> usize {
-        let mut dropped = self.full.partition_point(|full| full.range().max < t);
-        if dropped > 0 {
-            self.full = Vec::from(std::mem::take(&mut self.full)).into_iter().skip(dropped).collect();
-        }
-        if self.full.is_empty() && series.newest() < t && !self.open.is_none() {
-            self.open = Open::None;
-            dropped += 1;
-        }
-        self.first_number = self.first_number.wrapping_add(dropped as u32);
-        dropped
-    }
-
-    /// Whether the newest sample is a stale marker.
-    pub(super) fn ends_stale(&self) -> bool {
-        self.open.ends_stale()
-    }
-
     /// Whether there is no sample.
     pub(super) fn is_empty(&self) -> bool {
         self.full.is_empty() && self.open.is_none()
@@ -522,7 +603,7 @@ impl SeriesState {
         }
     }
 
-    /// Bytes beside the slot: chunks, records.
+    /// Bytes beside the slot and what the page shares: chunks, records.
     pub(super) fn heap_bytes(&self) -> usize {
         let full: usize = self.full.iter().map(FullChunk::heap_bytes).sum();
         self.full.len() * size_of::<FullChunk>() + full + self.open.heap_bytes() + self.history.heap_bytes()

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! directory k   holds 16 << k pages         made when its first page is
-//! page          64 slots                    made when its first slot is, and then for good
+//! page          76 slots                    made when its first slot is, and then for good
 //!               headers, side by side       atomics: read without a lock
 //!               one lock, bodies side by side, and what they have in common
 //! ```
@@ -16,7 +16,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -24,7 +24,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 /// Slots in a page: enough that locks are few, so few that neighbours seldom wait for each other; and as many as fill a
 /// size that allocators have (see [`page_bytes`]).
-pub(super) const PAGE: usize = 64;
+pub(super) const PAGE: usize = 76;
 const FIRST_DIRECTORY: usize = 16;
 /// Enough for 2³² slots.
 const DIRECTORIES: usize = 23;
@@ -59,6 +59,12 @@ pub(super) struct Slab<H, B: Body> {
     /// Free slots with the stamp of their removal, oldest first: in batches, since who takes one waits while the list
     /// grows.
     free: Mutex<VecDeque<(Vec<u32>, u64)>>,
+}
+
+/// Slots for one who makes many series, a page's at a time: they are neighbours, whoever else makes some meanwhile.
+#[derive(Debug, Default)]
+pub(super) struct Run {
+    ids: Range<u32>,
 }
 
 /// A slot: its header, and the way to its body.
@@ -110,6 +116,14 @@ impl<B: Body> Guard<'_, B> {
     pub(super) fn common_mut(&mut self) -> (&mut B::Common, usize) {
         (&mut self.bodies.common, self.index)
     }
+
+    /// The body, and what it has in common with the others of the page, both to be changed.
+    #[inline]
+    #[expect(clippy::indexing_slicing, reason = "a guard is made with an index that its page has")]
+    pub(super) fn parts(&mut self) -> (&mut B, &mut B::Common) {
+        let Bodies { common, each } = &mut *self.bodies;
+        (&mut each[self.index], common)
+    }
 }
 
 impl<B: Body> Deref for Guard<'_, B> {
@@ -148,16 +162,18 @@ impl<H, B: Body> Default for Locked<'_, H, B> {
 }
 
 impl<'a, H, B: Body> Locked<'a, H, B> {
-    /// The body of `slot`. No other body may be locked by this thread meanwhile.
+    /// The body of `slot`, and what it has in common with the others of its page. No other body may be locked by this
+    /// thread meanwhile.
     #[inline]
     #[expect(clippy::indexing_slicing, reason = "a slot is made with an index that its page has")]
-    pub(super) fn body(&mut self, slot: &Slot<'a, H, B>) -> &mut B {
+    pub(super) fn parts(&mut self, slot: &Slot<'a, H, B>) -> (&mut B, &mut B::Common) {
         if !self.held.as_ref().is_some_and(|held| std::ptr::eq(held.page, slot.page)) {
             // Given back before the next one is taken: never two at a time.
             self.held = None;
         }
         let held = self.held.get_or_insert_with(|| Held { page: slot.page, bodies: slot.page.bodies.lock() });
-        &mut held.bodies.each[slot.index]
+        let Bodies { common, each } = &mut *held.bodies;
+        (&mut each[slot.index], common)
     }
 }
 
@@ -194,6 +210,35 @@ impl<H: Default, B: Body> Slab<H, B> {
     /// A slot to use: a free one that `passed` says everybody has forgotten, or a new one. `None`: there are 2³².
     pub(super) fn take(&self, passed: impl FnOnce(u64) -> bool) -> Option<(u32, Slot<'_, H, B>)> {
         let id = self.take_id(passed)?;
+        Some((id, self.slot(id)?))
+    }
+
+    /// The next slot of a run. `None`: there are 2³².
+    pub(super) fn take_of(&self, run: &mut Run) -> Option<(u32, Slot<'_, H, B>)> {
+        if run.ids.is_empty() {
+            run.ids = self.take_page()?;
+        }
+        let id = run.ids.next()?;
+        Some((id, self.slot(id)?))
+    }
+
+    /// The numbers of a page of which none was ever used.
+    fn take_page(&self) -> Option<Range<u32>> {
+        let page = |next: u32| next.checked_next_multiple_of(PAGE as u32);
+        let end = |next| page(next)?.checked_add(PAGE as u32);
+        let next = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, end).ok()?;
+        self.give_back((next..page(next)?).collect(), 0);
+        Some(page(next)?..end(next)?)
+    }
+
+    /// Gives back what is left of a run.
+    pub(super) fn end_run(&self, run: Run) {
+        // Nobody has ever known them.
+        self.give_back(run.ids.collect(), 0);
+    }
+
+    /// The slot with this number, whose page is made if there is none.
+    fn slot(&self, id: u32) -> Option<Slot<'_, H, B>> {
         let (directory, page, index) = place(id);
         let directory = self.directories.get(directory)?.get_or_init(|| {
             let pages = FIRST_DIRECTORY << directory;
@@ -204,7 +249,7 @@ impl<H: Default, B: Body> Slab<H, B> {
             let bodies = Mutex::new(bodies);
             Box::new(Page { headers: std::array::from_fn(|_| H::default()), bodies })
         });
-        Some((id, Slot { page, header: page.headers.get(index)?, index }))
+        Some(Slot { page, header: page.headers.get(index)?, index })
     }
 
     fn take_id(&self, passed: impl FnOnce(u64) -> bool) -> Option<u32> {
@@ -288,6 +333,18 @@ mod tests {
     }
 
     #[test]
+    fn runs_are_whole_pages_and_what_is_left_of_them_is_used() {
+        let slab = Slab::<AtomicU64, u64>::default();
+        let (mut one, mut other) = (Run::default(), Run::default());
+        slab.take(|_| true).unwrap();
+        let page = PAGE as u32;
+        for at in 0..page + 5 {
+            assert_eq!(slab.take_of(&mut one).unwrap().0, at + if at < page { page } else { page * 2 });
+            assert_eq!(slab.take_of(&mut other).unwrap().0, at + page * if at < page { 2 } else { 3 });
+        }
+    }
+
+    #[test]
     fn threads_that_take_at_once_get_different_slots() {
         let slab = Slab::<AtomicU64, u64>::default();
         std::thread::scope(|scope| {
@@ -301,7 +358,7 @@ mod tests {
         });
         let mut locked = Locked::default();
         for id in 0..20_000 {
-            *locked.body(&slab.get(id).unwrap()) += 1;
+            *locked.parts(&slab.get(id).unwrap()).0 += 1;
         }
         drop(locked);
         assert!((0..20_000).all(|id| *slab.get(id).unwrap().lock() == 1));

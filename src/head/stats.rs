@@ -99,7 +99,7 @@ impl Head {
     pub fn stats(&self) -> HeadStats {
         let (label_bytes, label_pairs) = self.labels.memory();
         let mut bytes = label_bytes + self.slots.bytes() + self.map.bytes() + self.out_of_order.heap_bytes();
-        self.slots.for_each_page(|labels| bytes += labels.heap_bytes());
+        self.slots.for_each_page(|shared| bytes += shared.heap_bytes());
         for id in 0..self.slots.end() {
             bytes += self.slots.get(id).map_or(0, |series| series.lock().heap_bytes());
         }

@@ -16,7 +16,8 @@ use crate::head::isolation::Ticket;
 use crate::head::mapped::ChunkPlace;
 use crate::head::replay::OnDisk;
 use crate::head::series::Applied;
-use crate::head::{Head, SeriesRef, WAL_DIR};
+use crate::head::slab::Run;
+use crate::head::{Head, Logged, SeriesRef, WAL_DIR};
 use crate::model::{LabelsBuilder, Sample, TimeRange, Value};
 use crate::wal::record::{self, RecordType};
 use crate::wal::segment::list_segments;
@@ -83,6 +84,7 @@ impl Head {
         let path = position.path(dir);
         let mut reader = LogReader::open(&env.fs, &path)?;
         let tasks = env.executor.parallelism();
+        let mut runs: Vec<Run> = (0..tasks).map(|_| Run::default()).collect();
         let found = Mutex::new(Found::default());
         loop {
             let mut batch = Vec::new();
@@ -97,9 +99,9 @@ impl Head {
                 break;
             }
             let share = batch.len().div_ceil(tasks);
-            let read = |records: &[StoredRecord]| {
+            let read = |records: &[StoredRecord], slots: &mut Run| {
                 let mut own = Found::default();
-                own.failed = self.load_records(records, on_disk, &mut own).err();
+                own.failed = self.load_records(records, on_disk, slots, &mut own).err();
                 let mut found = found.lock();
                 found.series.append(&mut own.series);
                 found.others.append(&mut own.others);
@@ -107,8 +109,8 @@ impl Head {
                 found.failed = found.failed.take().or(own.failed);
             };
             let read = &read;
-            let tasks = batch.chunks(share).map(|records| {
-                let task: Box<dyn FnOnce() + Send + '_> = Box::new(move || read(records));
+            let tasks = batch.chunks(share).zip(&mut runs).map(|(records, slots)| {
+                let task: Box<dyn FnOnce() + Send + '_> = Box::new(move || read(records, slots));
                 task
             });
             env.executor.join_all(tasks.collect());
@@ -116,6 +118,7 @@ impl Head {
                 return Err(error);
             }
         }
+        runs.into_iter().for_each(|run| self.slots.end_run(run));
         if let Some(damage) = reader.finish().into_iter().next() {
             return Err(Error::new(ErrorKind::Corrupt, damage.to_string()));
         }
@@ -159,7 +162,13 @@ impl Head {
         Ok(loaded)
     }
 
-    fn load_records(&self, records: &[StoredRecord], on_disk: &OnDisk, found: &mut Found) -> Result<()> {
+    fn load_records(
+        &self,
+        records: &[StoredRecord],
+        on_disk: &OnDisk,
+        slots: &mut Run,
+        found: &mut Found,
+    ) -> Result<()> {
         let (mut decompressor, mut bytes) = (Decompressor::default(), Vec::new());
         let (mut labels, mut packed) = (LabelsBuilder::new(), Vec::new());
         for stored in records {
@@ -167,7 +176,7 @@ impl Head {
             match decode(&bytes, &mut labels)? {
                 Record::Series { reference, open } => {
                     labels.pack_into(&mut packed);
-                    let (series, slot) = self.get_or_create(&packed, Some(reference))?;
+                    let (series, slot) = self.get_or_create(&packed, Some(Logged { reference, slots }))?;
                     if slot.reference() != reference {
                         return Err(corrupt(format!("series {reference} stands in the snapshot twice")));
                     }
@@ -209,9 +218,9 @@ impl Head {
             }
             let (ticket, rules) = (&Ticket::REPLAY, &rules);
             let appended = match &value {
-                Value::Float(v) => state.append_float(&slot, ticket, rules, st, t, *v),
-                Value::Histogram(h) => state.append_histogram::<Integers>(&slot, ticket, rules, st, t, h),
-                Value::FloatHistogram(h) => state.append_histogram::<Floats>(&slot, ticket, rules, st, t, h),
+                Value::Float(v) => state.open().append_float(&slot, ticket, rules, st, t, *v),
+                Value::Histogram(h) => state.open().append_histogram::<Integers>(&slot, ticket, rules, st, t, h),
+                Value::FloatHistogram(h) => state.open().append_histogram::<Floats>(&slot, ticket, rules, st, t, h),
             };
             let applied = appended.map_err(|refusal| corrupt(format!("a sample in the snapshot: {refusal}")))?;
             self.counters.chunks.fetch_add(u64::from(matches!(applied, Applied::NewChunk(_))), Relaxed);
