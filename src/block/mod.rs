@@ -28,7 +28,7 @@ pub use meta::{
     BlockCompaction, BlockDesc, BlockMeta, BlockStats, HINT_OUT_OF_ORDER, HINT_SELECTED_SERIES, HINT_STALE_SERIES,
     META_FILE, Ulid, new_ulid, new_ulid_after,
 };
-pub use read::{BlockRead, Symbols};
+pub use read::{BlockRead, SeriesChunks, Symbols};
 pub use segments::{CHUNKS_DIR, SEGMENT_SIZE, segment_name};
 #[cfg(feature = "bucket")]
 pub(crate) use segments::{chunk_len, split_chunk};

@@ -16,6 +16,48 @@ use crate::model::{Labels, Matcher, TimeRange};
 /// The strings of a source, ascending, each once.
 pub type Symbols<'a> = Box<dyn Iterator<Item = Result<Cow<'a, str>>> + 'a>;
 
+/// The chunks of some series.
+#[derive(Debug, Default)]
+pub struct SeriesChunks {
+    chunks: Vec<TimedChunk>,
+    /// Where the chunks of each series begin and end.
+    spans: Vec<(usize, usize)>,
+    /// Whose chunks come.
+    current: usize,
+}
+
+impl SeriesChunks {
+    /// Forgets all, and makes room for `series` series without chunks.
+    pub fn begin(&mut self, series: usize) {
+        self.chunks.clear();
+        self.spans.clear();
+        self.spans.resize(series, (0, 0));
+    }
+
+    /// The chunks of the series at `place` come now, and all at once.
+    pub fn begin_series(&mut self, place: usize) {
+        self.current = place;
+        if let Some(span) = self.spans.get_mut(place) {
+            *span = (self.chunks.len(), self.chunks.len());
+        }
+    }
+
+    /// Adds a chunk of the series that was begun.
+    pub fn push(&mut self, chunk: TimedChunk) {
+        self.chunks.push(chunk);
+        if let Some((_, end)) = self.spans.get_mut(self.current) {
+            *end = self.chunks.len();
+        }
+    }
+
+    /// The chunks of the series at `place`.
+    #[must_use]
+    pub fn of(&self, place: usize) -> &[TimedChunk] {
+        let (start, end) = self.spans.get(place).copied().unwrap_or_default();
+        self.chunks.get(start..end).unwrap_or_default()
+    }
+}
+
 /// A set of series with their chunks: a directory, a part of the head, a block in object storage.
 ///
 /// Reading is by steps, so that a source that is far away can be asked for a step's worth at once: select ids, read
@@ -84,17 +126,20 @@ pub trait BlockRead: Send + Sync {
         Ok(None)
     }
 
-    /// A series' chunks with their bytes, as [`series`](BlockRead::series) and [`chunk`](BlockRead::chunk) give them;
-    /// `chunks` is overwritten.
+    /// The chunks of some series with their bytes, as [`series`](BlockRead::series) and [`chunk`](BlockRead::chunk) give
+    /// them; `chunks` is overwritten. A source may look at the series in another order, if that is better for it.
     ///
     /// # Errors
     /// As these.
-    fn timed_chunks(&self, id: SeriesId, chunks: &mut Vec<TimedChunk>) -> Result<()> {
+    fn chunks_of(&self, ids: &[SeriesId], chunks: &mut SeriesChunks) -> Result<()> {
+        chunks.begin(ids.len());
         let mut metas = Vec::new();
-        self.series(id, &mut Labels::empty(), &mut metas)?;
-        chunks.clear();
-        for meta in &metas {
-            chunks.push(TimedChunk { min_time: meta.min_time, max_time: meta.max_time, chunk: self.chunk(meta)? });
+        for (place, id) in ids.iter().enumerate() {
+            self.series(*id, &mut Labels::empty(), &mut metas)?;
+            chunks.begin_series(place);
+            for meta in &metas {
+                chunks.push(TimedChunk { min_time: meta.min_time, max_time: meta.max_time, chunk: self.chunk(meta)? });
+            }
         }
         Ok(())
     }

@@ -27,7 +27,7 @@ use crate::chunk::{AGGREGATES, AggregateChunk, EncodedChunk, sample_count};
 use crate::error::Result;
 use crate::fs::{Fs, with_suffix};
 use crate::index::{ChunkMeta, IndexError, IndexWriter, NumberedSeries, SeriesId};
-use crate::model::Labels;
+use crate::model::{Labels, TimeRange};
 
 /// What the name of a directory ends in while a block is written into it.
 pub const CREATING: &str = ".tmp-for-creation";
@@ -43,6 +43,12 @@ pub struct TimedChunk {
     pub max_time: i64,
     /// The chunk.
     pub chunk: EncodedChunk,
+}
+
+impl TimedChunk {
+    pub(crate) fn span(&self) -> TimeRange {
+        TimeRange::new(self.min_time, self.max_time)
+    }
 }
 
 fn timed_parts(chunk: &TimedChunk) -> (u8, &Bytes, i64, i64) {

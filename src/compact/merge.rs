@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::keeps;
 use super::overlap::resolve;
-use crate::block::{BlockError, BlockRead, BlockWriter, Symbols, TimedChunk};
+use crate::block::{BlockError, BlockRead, BlockWriter, SeriesChunks, Symbols, TimedChunk};
 use crate::budget::Budget;
 use crate::chunk::rewrite;
 use crate::error::{Error, ErrorKind, Result};
@@ -48,6 +48,10 @@ pub fn populate(writer: &mut BlockWriter, sources: &[&dyn BlockRead], range: Tim
     Ok(())
 }
 
+/// Series whose chunks are fetched together: so many that most that lie together are among them, and so few that the
+/// processor's cache holds their chunks.
+const A_TURN: usize = 4096;
+
 /// The same of one source that knows its series by numbers.
 fn populate_numbered(
     writer: &mut BlockWriter,
@@ -60,21 +64,31 @@ fn populate_numbered(
         writer.add_symbol(symbol)?;
     }
     writer.set_numbered(Arc::clone(series))?;
-    let (mut chunks, mut kept) = (Vec::new(), Vec::new());
-    for place in 0.. {
-        let Some((id, _)) = series.series(place) else { break };
+    let (mut ids, mut chunks, mut kept) = (Vec::with_capacity(A_TURN), SeriesChunks::default(), Vec::new());
+    for first in (0..).step_by(A_TURN) {
         budget.check()?;
-        source.timed_chunks(id, &mut chunks)?;
-        let deleted = source.tombstones(id);
-        kept.clear();
-        for chunk in chunks.drain(..) {
-            let span = TimeRange::new(chunk.min_time, chunk.max_time);
-            if is_wanted(span, range, &deleted) {
-                keep_wanted(chunk, range, &deleted, &format_args!("series {place}"), &mut kept)?;
-            }
+        ids.clear();
+        ids.extend((first..first + A_TURN).map_while(|place| series.series(place)).map(|(id, _)| id));
+        if ids.is_empty() {
+            break;
         }
-        if !kept.is_empty() {
-            writer.add_numbered(place, &kept)?;
+        source.chunks_of(&ids, &mut chunks)?;
+        for (at, (id, place)) in ids.iter().zip(first..).enumerate() {
+            let (deleted, own) = (source.tombstones(*id), chunks.of(at));
+            let is_whole = |chunk: &TimedChunk| range.min <= chunk.min_time && chunk.max_time <= range.max;
+            if deleted.is_empty() && own.iter().all(is_whole) {
+                if !own.is_empty() {
+                    writer.add_numbered(place, own)?;
+                }
+                continue;
+            }
+            kept.clear();
+            for chunk in own.iter().filter(|chunk| is_wanted(chunk.span(), range, &deleted)) {
+                keep_wanted(chunk.clone(), range, &deleted, &format_args!("series {place}"), &mut kept)?;
+            }
+            if !kept.is_empty() {
+                writer.add_numbered(place, &kept)?;
+            }
         }
     }
     Ok(())
@@ -93,7 +107,7 @@ fn keep_wanted(
     series: &dyn fmt::Display,
     out: &mut Vec<TimedChunk>,
 ) -> Result<()> {
-    let span = TimeRange::new(chunk.min_time, chunk.max_time);
+    let span = chunk.span();
     let inside = range.min <= span.min && span.max <= range.max;
     if inside && !deleted.iter().any(|by| by.overlaps(&span)) {
         out.push(chunk);

@@ -112,7 +112,13 @@ impl GoneNumbers {
 impl GoneThen {
     /// Whether the number is among them.
     pub(super) fn has(&self, number: u64) -> bool {
-        let in_run = |run: &Run| run.numbers.binary_search_by_key(&number, |(number, _)| *number).is_ok();
+        let in_run = |Run { numbers, .. }: &Run| {
+            // Of series that came and went together none is missing.
+            let ahead = numbers.first().and_then(|(first, _)| number.checked_sub(*first));
+            let guess = ahead.and_then(|ahead| numbers.get(usize::try_from(ahead).ok()?));
+            guess.is_some_and(|(guess, _)| *guess == number)
+                || numbers.binary_search_by_key(&number, |(number, _)| *number).is_ok()
+        };
         self.runs.iter().any(in_run) || self.renamed.contains_key(&number)
     }
 

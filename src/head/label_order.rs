@@ -23,8 +23,8 @@ pub(super) struct LabelOrder {
     pairs: Vec<SortedPairs>,
     /// One row behind the other: the series, how many pairs, their numbers.
     words: Vec<u32>,
-    /// Where the rows begin, in label order.
-    order: Vec<usize>,
+    /// Where the rows begin.
+    starts: Vec<usize>,
 }
 
 /// A row that is being put in order.
@@ -38,7 +38,7 @@ struct Row {
 impl LabelOrder {
     /// The series in order.
     pub(super) fn ids(&self) -> impl Iterator<Item = SeriesId> {
-        self.order.iter().filter_map(|&at| self.words.get(at).map(|id| SeriesId(*id)))
+        self.starts.iter().filter_map(|&at| self.words.get(at).map(|id| SeriesId(*id)))
     }
 
     fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
@@ -71,7 +71,7 @@ impl NumberedSeries for LabelOrder {
     }
 
     fn series(&self, index: usize) -> Option<(SeriesId, &[u32])> {
-        let at = *self.order.get(index)?;
+        let at = *self.starts.get(index)?;
         Some((SeriesId(*self.words.get(at)?), numbers(&self.words, at)))
     }
 }
@@ -117,7 +117,15 @@ impl Head {
         // Each number is one more in a key, where nothing is 0.
         let bits = u64::BITS - (known.len() as u64).leading_zeros();
         sort(&mut rows, &words, 0, bits.max(1));
-        LabelOrder { pairs, words, order: rows.into_iter().map(|row| row.at).collect() }
+        // Row by row into that order: they are read one after the other, more than once, and by who waits for each.
+        let mut ordered: Vec<u32> = Vec::with_capacity(words.len());
+        let mut starts = Vec::with_capacity(rows.len());
+        for row in rows {
+            starts.push(ordered.len());
+            let len = 2 + numbers(&words, row.at).len();
+            ordered.extend_from_slice(words.get(row.at..row.at + len).unwrap_or_default());
+        }
+        LabelOrder { pairs, words: ordered, starts }
     }
 }
 

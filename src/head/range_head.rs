@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::Head;
 use super::full::HeadChunk;
 use super::open::trim;
-use crate::block::{BlockRead, Symbols, TimedChunk};
+use super::slab::{Locked, PAGE};
+use crate::block::{BlockRead, SeriesChunks, Symbols, TimedChunk};
 use crate::chunk::EncodedChunk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{ChunkMeta, NumberedSeries, PostingsSource, SeriesId, postings_for_matchers};
@@ -122,17 +123,39 @@ impl BlockRead for RangeHead {
         Ok(Some(Arc::new(self.head.in_label_order(&ids))))
     }
 
-    fn timed_chunks(&self, id: SeriesId, chunks: &mut Vec<TimedChunk>) -> Result<()> {
-        chunks.clear();
-        let series = self.head.slots.get(id.0).ok_or_else(|| no_series(id.0))?;
+    fn chunks_of(&self, ids: &[SeriesId], chunks: &mut SeriesChunks) -> Result<()> {
+        chunks.begin(ids.len());
+        // As they lie in memory: neighbours in label order are mostly of different targets, and so of different pages.
+        let mut order: Vec<(u32, usize)> = ids.iter().zip(0..).map(|(id, place)| (id.0, place)).collect();
+        order.sort_unstable();
         let mut own = Vec::new();
-        series.lock().read(&series, self.head.mapped.as_ref(), self.range, &mut own);
-        for HeadChunk { range, data, .. } in own {
-            let chunk = data.load()?;
-            let inside = self.is_inside(range);
-            let trimmed = if inside { Some((range, chunk)) } else { trim(&chunk, self.range)? };
-            let timed = trimmed.map(|(range, chunk)| TimedChunk { min_time: range.min, max_time: range.max, chunk });
-            chunks.extend(timed);
+        let mut ends = Vec::new();
+        for page in order.chunk_by(|(a, _), (b, _)| *a as usize / PAGE == *b as usize / PAGE) {
+            ends.clear();
+            {
+                let mut locked = Locked::default();
+                for (id, _) in page {
+                    let series = self.head.slots.get(*id).ok_or_else(|| no_series(*id))?;
+                    locked.body(&series).read(&series, self.head.mapped.as_ref(), self.range, &mut own);
+                    ends.push(own.len());
+                }
+            }
+            // What lies on the disk is read without the lock.
+            let (mut read, mut ends) = (own.drain(..), ends.iter());
+            let mut start = 0;
+            for (_, place) in page {
+                chunks.begin_series(*place);
+                let end = ends.next().copied().unwrap_or(start);
+                for HeadChunk { range, data, .. } in read.by_ref().take(end - start) {
+                    let chunk = data.load()?;
+                    let inside = self.is_inside(range);
+                    let trimmed = if inside { Some((range, chunk)) } else { trim(&chunk, self.range)? };
+                    if let Some((TimeRange { min, max }, chunk)) = trimmed {
+                        chunks.push(TimedChunk { min_time: min, max_time: max, chunk });
+                    }
+                }
+                start = end;
+            }
         }
         Ok(())
     }
