@@ -136,7 +136,7 @@ impl BlockRead for RangeHead {
                 let mut locked = Locked::default();
                 for (id, _) in page {
                     let series = self.head.slots.get(*id).ok_or_else(|| no_series(*id))?;
-                    locked.body(&series).read(&series, self.head.mapped.as_ref(), self.range, &mut own);
+                    locked.guard(&series).read(&series, self.head.mapped.as_ref(), self.range, &mut own);
                     ends.push(own.len());
                 }
             }

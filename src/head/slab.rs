@@ -152,7 +152,7 @@ pub(super) struct Locked<'a, H, B: Body> {
 #[derive(Debug)]
 struct Held<'a, H, B: Body> {
     page: &'a Page<H, B>,
-    bodies: MutexGuard<'a, Bodies<B>>,
+    guard: Guard<'a, B>,
 }
 
 impl<H, B: Body> Default for Locked<'_, H, B> {
@@ -165,15 +165,20 @@ impl<'a, H, B: Body> Locked<'a, H, B> {
     /// The body of `slot`, and what it has in common with the others of its page. No other body may be locked by this
     /// thread meanwhile.
     #[inline]
-    #[expect(clippy::indexing_slicing, reason = "a slot is made with an index that its page has")]
     pub(super) fn parts(&mut self, slot: &Slot<'a, H, B>) -> (&mut B, &mut B::Common) {
+        self.guard(slot).parts()
+    }
+
+    /// As [`parts`](Self::parts), as the lock of `slot` alone would be.
+    #[inline]
+    pub(super) fn guard(&mut self, slot: &Slot<'a, H, B>) -> &mut Guard<'a, B> {
         if !self.held.as_ref().is_some_and(|held| std::ptr::eq(held.page, slot.page)) {
             // Given back before the next one is taken: never two at a time.
             self.held = None;
         }
-        let held = self.held.get_or_insert_with(|| Held { page: slot.page, bodies: slot.page.bodies.lock() });
-        let Bodies { common, each } = &mut *held.bodies;
-        (&mut each[slot.index], common)
+        let held = self.held.get_or_insert_with(|| Held { page: slot.page, guard: slot.lock() });
+        held.guard.index = slot.index;
+        &mut held.guard
     }
 }
 
