@@ -16,7 +16,7 @@ use super::ooo::{Late, sort_late};
 use super::open::HistogramKind;
 use super::rules::ChunkRules;
 use super::series::{Applied, Header, OpenSeries, SeriesState};
-use super::slab::Locked;
+use super::slab::{Cursor, Locked};
 use super::trail::Trail;
 use super::{Head, SeriesRef};
 use crate::chunk::{Floats, Integers};
@@ -627,6 +627,7 @@ pub(super) struct Commit<'a> {
     pub(super) ticket: Ticket,
     floor: i64,
     rules: ChunkRules,
+    slots: Cursor<'a, Header, SeriesState>,
     locked: Locked<'a, Header, SeriesState>,
     pub(super) committed: Committed,
     chunks: u64,
@@ -645,6 +646,7 @@ impl<'a> Commit<'a> {
             // Read after the commit has begun: who raises the floor waits for those that began before.
             floor: head.floor.load(Ordering::Acquire),
             rules: head.options.rules(),
+            slots: head.slots.cursor(),
             locked: Locked::default(),
             committed: Committed::default(),
             chunks: 0,
@@ -661,7 +663,7 @@ impl<'a> Commit<'a> {
         t: i64,
         append: impl FnOnce(&Header, OpenSeries<'_>, &Ticket, &ChunkRules) -> Result<Applied, Refusal>,
     ) {
-        let Some(series) = self.head.slots.get(reference.id()).filter(|_| t >= self.floor) else {
+        let Some(series) = self.slots.get(reference.id()).filter(|_| t >= self.floor) else {
             self.committed.lost += 1;
             return;
         };

@@ -49,11 +49,12 @@ pub(super) enum Claim {
 }
 
 impl Batch {
-    /// The series and times of all samples.
-    fn keys(&self) -> impl Iterator<Item = (SeriesRef, i64)> {
-        let floats = self.floats.values().map(|it| (it.series, it.t));
-        let histograms = self.histograms.values().map(|it| (it.series, it.t));
-        floats.chain(histograms).chain(self.float_histograms.values().map(|it| (it.series, it.t)))
+    /// Calls `each` with the series and the time of one sample after the other, as long as it says yes; whether it always
+    /// did. Loops of their own: one iterator over all kinds asks at each sample which kind it is at.
+    fn all_keys(&self, mut each: impl FnMut(SeriesRef, i64) -> bool) -> bool {
+        self.floats.values().all(|it| each(it.series, it.t))
+            && self.histograms.values().all(|it| each(it.series, it.t))
+            && self.float_histograms.values().all(|it| each(it.series, it.t))
     }
 }
 
@@ -81,15 +82,20 @@ impl Head {
         let from = self.floor.load(Acquire).max(self.out_of_order.ahead().saturating_add(1));
         let with_window = self.options.out_of_order_window > 0;
         let mut newer = true;
-        for (reference, t) in buffers.batches().flat_map(Batch::keys) {
-            let Some(series) = self.slots.get(reference.id()) else { continue };
+        let mut slots = self.slots.cursor();
+        let mut claim = |reference: SeriesRef, t: i64| {
+            let Some(series) = slots.get(reference.id()) else { return true };
             match series.claim(claimant) {
-                Claim::Others => return None,
+                Claim::Others => return false,
                 // A series that comes again: one of its samples may be out of order after another.
                 Claim::Again => newer &= !with_window,
                 Claim::New => {}
             }
             newer &= series.is_newer(t) && t >= from;
+            true
+        };
+        if !buffers.batches().all(|batch| batch.all_keys(&mut claim)) {
+            return None;
         }
         for late in &buffers.late {
             if let Some(series) = self.slots.get(late.series.id())
@@ -103,13 +109,20 @@ impl Head {
 
     /// Gives back whatever series of the commit are claimed.
     pub(super) fn release(&self, buffers: &Buffers, losers: &Losers, claimant: Claimant) {
-        let kept = buffers.batches().flat_map(Batch::keys).map(|(series, _)| series);
-        let kept = kept.chain(buffers.late.iter().map(|late| late.series));
-        for reference in kept.chain(losers.series.iter().copied()) {
-            if let Some(series) = self.slots.get(reference.id()) {
+        let mut slots = self.slots.cursor();
+        let mut release = |reference: SeriesRef| {
+            if let Some(series) = slots.get(reference.id()) {
                 series.release(claimant);
             }
+        };
+        for batch in buffers.batches() {
+            batch.all_keys(|reference, _| {
+                release(reference);
+                true
+            });
         }
+        buffers.late.iter().for_each(|late| release(late.series));
+        losers.series.iter().copied().for_each(release);
     }
 
     /// Takes out what no longer fits since it was appended. What is out of order now, and not before `min_late`, goes to

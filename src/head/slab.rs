@@ -143,6 +143,32 @@ impl<B: Body> DerefMut for Guard<'_, B> {
     }
 }
 
+/// Looks slots up one after another: one in the page of the last one is found at once.
+#[derive(Debug)]
+pub(super) struct Cursor<'a, H, B: Body> {
+    slab: &'a Slab<H, B>,
+    /// The last slot's page, and which one it is.
+    page: Option<(u32, &'a Page<H, B>)>,
+}
+
+impl<'a, H: Default, B: Body> Cursor<'a, H, B> {
+    /// As [`Slab::get`].
+    #[inline]
+    pub(super) fn get(&mut self, id: u32) -> Option<Slot<'a, H, B>> {
+        let number = id / PAGE as u32;
+        let page = match self.page {
+            Some((last, page)) if last == number => page,
+            _ => {
+                let page = self.slab.get(id)?.page;
+                self.page = Some((number, page));
+                page
+            }
+        };
+        let index = id as usize % PAGE;
+        Some(Slot { page, header: page.headers.get(index)?, index })
+    }
+}
+
 /// Bodies that are locked one after another: the lock is kept as long as they are of one page.
 #[derive(Debug)]
 pub(super) struct Locked<'a, H, B: Body> {
@@ -210,6 +236,11 @@ impl<H: Default, B: Body> Slab<H, B> {
         let (directory, page, index) = place(id);
         let page = self.directories.get(directory)?.get()?.get(page)?.get()?;
         Some(Slot { page, header: page.headers.get(index)?, index })
+    }
+
+    /// For looking up many slots, neighbours after each other.
+    pub(super) fn cursor(&self) -> Cursor<'_, H, B> {
+        Cursor { slab: self, page: None }
     }
 
     /// A slot to use: a free one that `passed` says everybody has forgotten, or a new one. `None`: there are 2³².
@@ -334,6 +365,11 @@ mod tests {
         assert_eq!(slab.take(|stamp| stamp < 1).unwrap().0, 600);
         assert_eq!(slab.take(|stamp| stamp <= 1).unwrap().0, 7);
         assert_eq!(slab.end(), 601);
+        let mut cursor = slab.cursor();
+        for id in [0, 1, 63, 64, 5, 600, 599, 66] {
+            assert!(std::ptr::eq(cursor.get(id).unwrap().header, slab.get(id).unwrap().header), "{id}");
+        }
+        assert!(cursor.get(100_000).is_none() && cursor.get(66).is_some());
         assert!(slab.get(600).is_some() && slab.get(600_u32.next_multiple_of(PAGE as u32)).is_none());
     }
 

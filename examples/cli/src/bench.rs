@@ -11,6 +11,7 @@ mod queries;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, Subcommand};
 use narthex::block::Block;
@@ -73,7 +74,7 @@ pub(crate) struct Size {
     /// Look labels up for each sample instead of keeping references.
     #[arg(long)]
     no_refs: bool,
-    /// How many threads append, each its own targets; they meet after every sample of a series.
+    /// How many threads append, each its own targets; they meet after every forty samples of a series.
     #[arg(long, default_value_t = 1)]
     appenders: usize,
 }
@@ -122,6 +123,8 @@ fn open(env: &Env, dir: &Path) -> narthex::error::Result<Arc<Head>> {
 
 /// Bytes of full chunks that wait in memory.
 const MAX_WAITING: u64 = 32 << 20;
+/// After so many samples of a series appenders wait for each other: an hour ahead, and the others would be too late.
+const TOGETHER: usize = 40;
 
 fn append(env: &Env, size: &Size) -> CommandResult {
     if env.fs.stat(&size.dir)?.is_some() {
@@ -135,13 +138,11 @@ fn append(env: &Env, size: &Size) -> CommandResult {
         .map(|first| Part::new(Workload::part(first..size.series.min(first + share)), size.no_refs))
         .collect();
     let lap = Lap::start(env)?;
-    for _ in 0..size.samples {
-        let tasks = parts.iter_mut().map(|part| Box::new(|| part.step(&head)) as Box<dyn FnOnce() + Send>);
-        env.executor.join_all(tasks.collect());
-        // As a database's maintenance does, and Prometheus as it appends.
-        if head.waiting_bytes() > MAX_WAITING {
-            head.map_full_chunks()?;
-        }
+    let (ours, moves) = (&head, &AtomicBool::new(false));
+    for done in (0..size.samples).step_by(TOGETHER) {
+        let steps = TOGETHER.min(size.samples - done);
+        let task = |part| Box::new(move || run_steps(ours, part, steps, moves)) as Box<dyn FnOnce() + Send>;
+        env.executor.join_all(parts.iter_mut().map(task).collect());
     }
     for part in &mut parts {
         std::mem::replace(&mut part.outcome, Ok(()))?;
@@ -152,6 +153,21 @@ fn append(env: &Env, size: &Size) -> CommandResult {
     head.map_full_chunks()?;
     head.close()?;
     lap.done("close", size.work(), json!({}))
+}
+
+/// Appends so many samples of all series of a part. Whoever finds that much waits moves full chunks to the disk, as a
+/// database's maintenance does, and Prometheus as it appends.
+fn run_steps(head: &Arc<Head>, part: &mut Part, steps: usize, moves: &AtomicBool) {
+    for _ in 0..steps {
+        part.step(head);
+        if head.waiting_bytes() > MAX_WAITING && !moves.swap(true, Ordering::AcqRel) {
+            let moved = head.map_full_chunks();
+            moves.store(false, Ordering::Release);
+            if let Err(error) = moved {
+                part.outcome = Err(error);
+            }
+        }
+    }
 }
 
 /// What one thread appends.

@@ -80,6 +80,10 @@ fn short_varint(bytes: &[u8]) -> Option<(i64, &[u8])> {
     Some((unzigzag(value), rest))
 }
 
+fn zigzag(value: i64) -> u64 {
+    (value << 1 ^ value >> 63).cast_unsigned()
+}
+
 fn unzigzag(value: u64) -> i64 {
     (value >> 1).cast_signed() ^ -(value & 1).cast_signed()
 }
@@ -99,8 +103,27 @@ fn each_sample_st(record: &[u8], mut each: impl FnMut(RefSample)) -> Result<(), 
 /// Appends a samples record (type 2), which has no room for start timestamps.
 pub fn encode_samples(samples: impl IntoIterator<Item = RefSample>, out: &mut Vec<u8>) {
     out.push(RecordType::Samples.byte());
-    let mut deltas = None;
+    let mut deltas: Option<Deltas> = None;
     for RefSample { reference, t, st: _, v } in samples {
+        if let Some(first) = deltas {
+            let series = zigzag(reference.wrapping_sub(first.reference).cast_signed());
+            let time = zigzag(t.wrapping_sub(first.t));
+            let [a, b, c, d, e, f, g, h] = v.to_bits().to_be_bytes();
+            // Nearly all: a commit's series are near each other, and its times equal. Pieces of a known length are a few
+            // stores.
+            match (series, time) {
+                (..0x80, ..0x80) => {
+                    out.extend_from_slice(&[series as u8, time as u8, a, b, c, d, e, f, g, h]);
+                    continue;
+                }
+                (..0x4000, ..0x80) => {
+                    let [low, high] = [series as u8 | 0x80, (series >> 7) as u8];
+                    out.extend_from_slice(&[low, high, time as u8, a, b, c, d, e, f, g, h]);
+                    continue;
+                }
+                _ => {}
+            }
+        }
         Deltas::put(&mut deltas, reference, t, out);
         put_be_f64(out, v);
     }
