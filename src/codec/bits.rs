@@ -256,8 +256,9 @@ impl BitWriter {
         if self.bytes.len() < len + 8 {
             self.grow();
         }
-        if let Some(end) = self.bytes.get_mut(len..len + 8) {
-            end.copy_from_slice(&word.to_be_bytes());
+        // Its length known to the compiler, it is one store.
+        if let Some(end) = self.bytes.get_mut(len..).and_then(<[u8]>::first_chunk_mut) {
+            *end = word.to_be_bytes();
         }
         self.len = len as u32 + 8;
     }
