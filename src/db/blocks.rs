@@ -212,9 +212,11 @@ impl Blocks {
     fn serve_again(&self, index: usize, dir: &Path) -> Result<()> {
         let block = Arc::new(Block::open(self.env.fs.as_ref(), dir)?);
         let mut current = self.current.write();
-        if let Some(served) = Arc::make_mut(&mut current.blocks).get_mut(index) {
-            *served = block;
-        }
+        let served = Arc::make_mut(&mut current.blocks).get_mut(index);
+        let old = served.map(|served| std::mem::replace(served, block));
+        // Its files are unmapped when queries can go on.
+        drop(current);
+        drop(old);
         Ok(())
     }
 
@@ -376,7 +378,11 @@ impl Blocks {
         let mut all_vanished = std::mem::take(&mut current.vanished);
         all_vanished.extend(vanished);
         all_vanished.retain(|gone| !blocks.iter().any(|block| block.dir() == gone.path));
-        *current = Served { blocks: Arc::new(blocks), quarantined, vanished: all_vanished };
+        let served = Served { blocks: Arc::new(blocks), quarantined, vanished: all_vanished };
+        let old = std::mem::replace(&mut *current, served);
+        // The files of those that are gone are unmapped when queries can go on.
+        drop(current);
+        drop(old);
     }
 
     fn exists(&self, ulid: Ulid) -> bool {

@@ -16,8 +16,10 @@ use crate::fs::Clock;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Site {
+    /// A part of the map of series grows.
+    MapGrown = 1,
     /// A label gets a value.
-    ValueCreated = 1,
+    ValueCreated,
     /// A label loses one.
     ValueRemoved,
     /// A part of a label's values is looked through.
@@ -40,8 +42,6 @@ pub(super) enum Site {
     Exemplars,
     /// Metadata of some metrics is copied.
     Metadata,
-    /// What came out of order is cut.
-    LateCut,
     /// What came out of order is deleted.
     LateDeleted,
     /// What came out of order waits while blocks change.
@@ -50,6 +50,7 @@ pub(super) enum Site {
 
 /// All sites, by their numbers.
 const SITES: [(Site, &str); 15] = [
+    (Site::MapGrown, "series map grown"),
     (Site::ValueCreated, "value created"),
     (Site::ValueRemoved, "value removed"),
     (Site::ValuesRead, "values read"),
@@ -62,7 +63,6 @@ const SITES: [(Site, &str); 15] = [
     (Site::SeriesRemoved, "series removed"),
     (Site::Exemplars, "exemplars read"),
     (Site::Metadata, "metadata read"),
-    (Site::LateCut, "late samples cut"),
     (Site::LateDeleted, "late samples deleted"),
     (Site::LateHeld, "late samples held"),
 ];

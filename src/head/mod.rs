@@ -445,7 +445,7 @@ impl Head {
         if let Some(newest) = shard.ended_at(hash).filter(|_| is_new) {
             series.begin_after(newest);
         }
-        shard.insert(hash, id);
+        shard.insert(hash, id, self.holds());
         self.counters.series_created.fetch_add(1, Ordering::Relaxed);
         Ok((SeriesRef::new(id, tag), series))
     }

@@ -1,11 +1,14 @@
 //! Reading the head: a view of it at one moment, while it is written to.
 
+use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Head;
 use super::full::HeadChunk;
 use super::isolation::Snapshot;
+use super::page_labels::SeriesLabels;
+use super::series::LockedSeries;
 use super::slab::PAGE;
 use crate::error::Result;
 use crate::index::{SeriesId, postings_for_matchers};
@@ -32,6 +35,60 @@ impl Head {
         let range = TimeRange::new(range.min.max(self.truncated.load(Ordering::Acquire)), range.max);
         let late_from = self.out_of_order.passed_to();
         HeadReader { head: Arc::clone(self), id, snapshot, range, late_from }
+    }
+}
+
+/// Pages whose series' labels are read side by side.
+const PAGES: usize = 16;
+
+/// The labels of the series of some pages.
+fn labels_of<'a>(locked: &'a [(LockedSeries<'_>, &[u32])]) -> impl Iterator<Item = (u32, SeriesLabels<'a>)> {
+    locked.iter().flat_map(|(state, ids)| {
+        let (page, _) = state.common();
+        ids.iter().map(move |id| (*id, page.labels.of(*id as usize % PAGE)))
+    })
+}
+
+impl Head {
+    /// Calls `each` with those of `ids`, ascending, that have labels, and with these.
+    ///
+    /// What there is to read of a series lies in half a dozen places, each of which the one before refers to, and in a head
+    /// of millions none of them is in a cache. So some pages are locked at a time, and the memory of all their series is
+    /// fetched place by place before it is used: it is waited for together.
+    pub(super) fn for_each_labels(&self, ids: &[u32], mut each: impl FnMut(u32, Labels)) {
+        let mut buffer = Vec::new();
+        let mut read = |locked: &mut Vec<(LockedSeries<'_>, &[u32])>| {
+            for (_, labels) in labels_of(locked) {
+                black_box(labels.numbers().next());
+            }
+            for (_, labels) in labels_of(locked) {
+                black_box(labels.iter().count());
+            }
+            for (_, labels) in labels_of(locked) {
+                black_box(labels.iter().map(|pair| pair.packed().len()).sum::<usize>());
+            }
+            // A slot that is being filled or was just emptied has no labels.
+            for (id, labels) in labels_of(locked).filter(|(_, labels)| !labels.is_empty()) {
+                each(id, labels.to_labels(&mut buffer));
+            }
+            locked.clear();
+        };
+        let (mut slots, mut locked) = (Vec::with_capacity(PAGES), Vec::with_capacity(PAGES));
+        let mut pages = ids.chunk_by(|a, b| *a as usize / PAGE == *b as usize / PAGE).peekable();
+        while pages.peek().is_some() {
+            let slot = |ids: &'_ [u32]| self.slots.get(*ids.first()?);
+            slots.extend(pages.by_ref().take(PAGES).filter_map(|ids| Some((slot(ids)?, ids))));
+            slots.iter().for_each(|(slot, _)| slot.fetch());
+            for (slot, ids) in slots.drain(..) {
+                let state = slot.try_lock().unwrap_or_else(|| {
+                    // Who waits holds nothing that others may wait for.
+                    read(&mut locked);
+                    slot.lock()
+                });
+                locked.push((state, ids));
+            }
+            read(&mut locked);
+        }
     }
 }
 
@@ -66,20 +123,8 @@ impl HeadReader {
     /// None of its own; it is fallible as every source is.
     pub fn select(&self, matchers: &[Matcher]) -> Result<Vec<(SeriesId, Labels)>> {
         let ids = postings_for_matchers(&self.head.labels, matchers)?.into_vec();
-        let mut buffer = Vec::new();
         let mut selected = Vec::with_capacity(ids.len());
-        for ids in ids.chunk_by(|a, b| *a as usize / PAGE == *b as usize / PAGE) {
-            let Some(series) = ids.first().and_then(|id| self.head.slots.get(*id)) else { continue };
-            let state = series.lock();
-            let (page, _) = state.common();
-            for &id in ids {
-                // A slot that is being filled or was just emptied has no labels.
-                let labels = page.labels.of(id as usize % PAGE);
-                if !labels.is_empty() {
-                    selected.push((SeriesId(id), labels.to_labels(&mut buffer)));
-                }
-            }
-        }
+        self.head.for_each_labels(&ids, |id, labels| selected.push((SeriesId(id), labels)));
         selected.sort_unstable_by(|(_, a), (_, b)| a.cmp(b));
         Ok(selected)
     }

@@ -111,8 +111,9 @@ impl Shard {
     }
 
     /// Enters a slot that is not there.
-    pub(super) fn insert(&mut self, hash: u64, id: u32) {
+    pub(super) fn insert(&mut self, hash: u64, id: u32, holds: &Holds) {
         let entry = Entry { hash: stored(hash), id };
+        let _hold = (self.table.len() == self.table.capacity()).then(|| holds.begin_slice(Site::MapGrown));
         self.table.insert_unique(spread(entry.hash), entry, |entry| spread(entry.hash));
     }
 
@@ -138,8 +139,8 @@ mod tests {
     #[test]
     fn slots_with_equal_hashes_are_told_apart_by_their_labels() {
         let map = SeriesMap::default();
-        map.shard(42).insert(42, 1);
-        map.shard(42).insert(42, 2);
+        map.shard(42).insert(42, 1, &Holds::default());
+        map.shard(42).insert(42, 2, &Holds::default());
         assert_eq!(map.shard(42).find(42, |id| id == 2), Some(2));
         assert_eq!(map.shard(42).find(42, |_| false), None);
         map.shard(42).remove(42, 2);
@@ -151,7 +152,7 @@ mod tests {
     fn many_are_taken_out_at_once_and_leave_no_room_behind() {
         let map = SeriesMap::default();
         let hash = |id: u32| u64::from(id) << 32 | u64::from(id);
-        (0..50_000).for_each(|id| map.shard(hash(id)).insert(hash(id), id));
+        (0..50_000).for_each(|id| map.shard(hash(id)).insert(hash(id), id, &Holds::default()));
         let full = map.bytes();
         map.remove_all(&(0..50_000).filter(|id| id % 100 != 7).collect(), &Holds::default());
         let found = |id| map.shard(hash(id)).find(hash(id), |other| other == id);

@@ -96,6 +96,19 @@ impl<'a, H, B: Body> Slot<'a, H, B> {
     pub(super) fn lock(&self) -> Guard<'a, B> {
         Guard { bodies: self.page.bodies.lock(), index: self.index }
     }
+
+    /// As [`lock`](Self::lock), unless somebody has it locked.
+    #[inline]
+    pub(super) fn try_lock(&self) -> Option<Guard<'a, B>> {
+        Some(Guard { bodies: self.page.bodies.try_lock()?, index: self.index })
+    }
+
+    /// Has the memory fetched that locking it needs. A lock waits for its own memory and lets nothing else pass; this does
+    /// not, so that the memory of many slots is waited for once.
+    #[inline]
+    pub(super) fn fetch(&self) {
+        std::hint::black_box(self.page.bodies.is_locked());
+    }
 }
 
 /// A body that is locked, and its page with it.

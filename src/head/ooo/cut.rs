@@ -68,11 +68,11 @@ impl Head {
         if table.is_empty() && !is_logged {
             return Ok(None);
         }
-        // What is in the log by now is synced while commits go on: with the gate closed there is little left to sync.
+        // What is in the log by now is synced while commits go on. With the gate closed there is little left to sync; who
+        // waits for the gate then would wait for its turn in that log.
         table.log.as_ref().map_or(Ok(()), Log::sync)?;
         let (segment, generation) = {
             let _alone = table.gate.write();
-            let _hold = self.holds().begin_slice(Site::LateCut);
             let segment = table.log.as_ref().map(Log::next_segment).transpose()?;
             (segment, table.generation.fetch_add(1, AcqRel) + 1)
         };

@@ -43,7 +43,7 @@ impl Head {
     fn delete_late_slice(&self, deleted: &[(u32, RefTombstone)]) -> Result<()> {
         let table = &self.out_of_order;
         let _alone = table.gate.write();
-        let _hold = self.holds().begin_slice(Site::LateDeleted);
+        let hold = self.holds().begin_slice(Site::LateDeleted);
         let mut deletions = Vec::new();
         let mut tombstones = Vec::new();
         for (id, tombstone) in deleted {
@@ -59,11 +59,14 @@ impl Head {
         if deletions.is_empty() {
             return Ok(());
         }
+        drop(hold);
+        // Who waits for the gate meanwhile would wait for its turn in this log.
         if let Some(log) = &table.log {
             let mut record = Vec::new();
             encode_tombstones(tombstones, &mut record);
             log.commit(&[&record])?;
         }
+        let _hold = self.holds().begin_slice(Site::LateDeleted);
         for Deletion { id, range, rewritten } in deletions {
             table.change(id, |it| it.delete(range, rewritten));
         }

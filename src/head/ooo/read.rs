@@ -46,15 +46,8 @@ impl HeadReader {
         }
         let mut ids = postings_for_matchers(&head.labels, matchers)?.into_vec();
         ids.retain(|id| head.out_of_order.has(*id));
-        let mut buffer = Vec::new();
         let mut selected = Vec::with_capacity(ids.len());
-        for id in ids {
-            let Some(series) = head.slots.get(id) else { continue };
-            let state = series.lock();
-            if !state.labels().is_empty() {
-                selected.push((SeriesId(id), state.labels().to_labels(&mut buffer)));
-            }
-        }
+        head.for_each_labels(&ids, |id, labels| selected.push((SeriesId(id), labels)));
         selected.sort_unstable_by(|(_, a), (_, b)| a.cmp(b));
         Ok(selected)
     }
