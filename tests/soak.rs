@@ -232,7 +232,7 @@ impl Soak {
     /// Whether it is deleted by now. Waits for a deletion that is under way.
     fn is_deleted(&self, labels: &Labels, t: i64) -> bool {
         let is_of = |class: u64| labels.get("class") == Some(&*class.to_string());
-        self.deleted.read_recursive().iter().any(|(range, class)| is_of(*class) && range.contains(t))
+        self.deleted.read().iter().any(|(range, class)| is_of(*class) && range.contains(t))
     }
 
     /// Compares what a source answers of an appender's series that pass.
@@ -304,7 +304,7 @@ impl Soak {
 
     /// Everything that must be there, of all appenders.
     fn compare_all(&self, db: &Db) {
-        let deleted = self.deleted.read();
+        let deleted = self.deleted.read().clone();
         let range = TimeRange::new(self.now() - KEPT_MS + 5000, i64::MAX);
         let source = db.source();
         for (number, written) in (0..APPENDERS).zip(&self.written) {

@@ -46,6 +46,8 @@ pub struct ChunkWriter {
     /// `None`: only where a chunk must.
     rules: Option<Rules>,
     keep_start: bool,
+    /// How floats without a start timestamp are encoded.
+    floats: Encoding,
     open: Option<Open>,
     min_time: i64,
     max_time: i64,
@@ -113,13 +115,20 @@ impl ChunkWriter {
     /// older versions of Prometheus cannot read.
     #[must_use]
     pub fn new(rules: Rules) -> Self {
-        Self { rules: Some(rules), keep_start: true, open: None, min_time: 0, max_time: 0 }
+        Self { rules: Some(rules), keep_start: true, floats: Encoding::Xor, open: None, min_time: 0, max_time: 0 }
     }
 
     /// A writer that drops start timestamps and so writes encodings 1 to 3 alone, which everybody reads.
     #[must_use]
     pub fn without_start_timestamps(rules: Rules) -> Self {
         Self { keep_start: false, ..Self::new(rules) }
+    }
+
+    /// With floats in `encoding`, XOR or XOR2. Those with a start timestamp are XOR2 in any case.
+    #[must_use]
+    pub fn with_floats(self, encoding: Encoding) -> Self {
+        let floats = if encoding == Encoding::Xor2 { Encoding::Xor2 } else { Encoding::Xor };
+        Self { floats, ..self }
     }
 
     /// A writer whose chunks end only where they must, for a few samples.
@@ -138,7 +147,7 @@ impl ChunkWriter {
             return Err(ChunkError::Inconsistent);
         }
         let st = if self.keep_start { sample.st } else { 0 };
-        let wanted = encoding_for(&sample.value, st);
+        let wanted = encoding_for(&sample.value, st, self.floats);
         let mut finished = if self.must_cut(wanted) { self.finish() } else { None };
         let before = self.open.as_ref().map_or(0, Open::samples);
         let open = self.open.get_or_insert_with(|| Open::new(wanted));
@@ -197,9 +206,9 @@ impl ChunkWriter {
     }
 }
 
-fn encoding_for(value: &Value, st: i64) -> Encoding {
+fn encoding_for(value: &Value, st: i64, floats: Encoding) -> Encoding {
     match (value, st) {
-        (Value::Float(_), 0) => Encoding::Xor,
+        (Value::Float(_), 0) => floats,
         (Value::Float(_), _) => Encoding::Xor2,
         (Value::Histogram(_), 0) => Encoding::Histogram,
         (Value::Histogram(_), _) => Encoding::HistogramSt,

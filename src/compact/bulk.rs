@@ -18,7 +18,7 @@ use super::merge::populate;
 use super::overlap::resolve;
 use crate::block::{Block, BlockMeta, BlockRead, BlockWriter, CREATING, TimedChunk, Ulid, new_ulid};
 use crate::budget::Budget;
-use crate::chunk::{ChunkWriter, Rules, WrittenChunk};
+use crate::chunk::{ChunkWriter, Encoding, Rules, WrittenChunk};
 use crate::codec::FixedMap;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{Env, with_suffix};
@@ -193,7 +193,7 @@ impl BulkWriter {
                 let chunk = part.writer.finish();
                 part.take(chunk);
                 let mut chunks = Vec::with_capacity(part.chunks.len());
-                resolve(&labels, &mut part.chunks, &mut chunks)?;
+                resolve(&labels, &mut part.chunks, Encoding::Xor, &mut chunks)?;
                 spans.entry(start).or_default().push((labels.clone(), chunks));
             }
         }

@@ -9,7 +9,7 @@ use super::keeps;
 use super::overlap::resolve;
 use crate::block::{BlockError, BlockRead, BlockWriter, SeriesChunks, Symbols, TimedChunk};
 use crate::budget::Budget;
-use crate::chunk::rewrite;
+use crate::chunk::{Encoding, rewrite};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{ChunkMeta, NumberedSeries, SeriesId};
 use crate::model::{Labels, TimeRange};
@@ -20,6 +20,17 @@ use crate::model::{Labels, TimeRange};
 /// # Errors
 /// `Corrupt` if a source is damaged, `Io`, `Full`, `Cancelled`.
 pub fn populate(writer: &mut BlockWriter, sources: &[&dyn BlockRead], range: TimeRange, budget: &Budget) -> Result<()> {
+    populate_with(writer, sources, range, Encoding::Xor, budget)
+}
+
+/// As [`populate`], with floats that are written again because chunks overlap in the encoding `floats`.
+pub(super) fn populate_with(
+    writer: &mut BlockWriter,
+    sources: &[&dyn BlockRead],
+    range: TimeRange,
+    floats: Encoding,
+    budget: &Budget,
+) -> Result<()> {
     if let [source] = sources
         && let Some(series) = source.numbered()?
     {
@@ -40,7 +51,7 @@ pub fn populate(writer: &mut BlockWriter, sources: &[&dyn BlockRead], range: Tim
             }
         }
         resolved.clear();
-        resolve(&labels, &mut chunks, &mut resolved)?;
+        resolve(&labels, &mut chunks, floats, &mut resolved)?;
         if !resolved.is_empty() {
             writer.add_series(&labels, &resolved)?;
         }

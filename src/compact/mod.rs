@@ -22,11 +22,14 @@ use std::path::Path;
 
 use crate::block::{BlockDesc, BlockMeta, BlockRead, BlockWriter, SealedBlock, Ulid, new_ulid};
 use crate::budget::Budget;
+use crate::chunk::Encoding;
 use crate::error::Result;
 use crate::fs::Env;
 use crate::model::TimeRange;
 
 pub use bulk::{BulkOptions, BulkWriter};
+use merge::populate_with;
+
 pub use merge::populate;
 pub use plan::{Plan, Reason, block_ranges, plan};
 pub use rewrite::{Part, series_of_rules};
@@ -50,13 +53,15 @@ pub fn write_block(
     hints: &[&str],
     budget: &Budget,
 ) -> Result<Option<BlockMeta>> {
-    write_block_as(new_ulid(env), env, dir, source, span, hints, budget)
+    write_block_as(new_ulid(env), env, dir, source, span, hints, Encoding::Xor, budget)
 }
 
-/// [`write_block`] with a name that the caller chose.
+/// [`write_block`] with a name that the caller chose. Floats that are written again, where chunks overlap, are in the
+/// encoding `floats`.
 ///
 /// # Errors
 /// As [`write_block`].
+#[expect(clippy::too_many_arguments, reason = "those of `write_block`, and two")]
 pub fn write_block_as(
     ulid: Ulid,
     env: &Env,
@@ -64,6 +69,7 @@ pub fn write_block_as(
     source: &dyn BlockRead,
     span: std::ops::Range<i64>,
     hints: &[&str],
+    floats: Encoding,
     budget: &Budget,
 ) -> Result<Option<BlockMeta>> {
     let mut meta = BlockMeta::new(ulid, span.start, span.end);
@@ -77,7 +83,7 @@ pub fn write_block_as(
         // The originals note the head as the parent of such a block, by a name of zeros.
         meta.compaction.parents = vec![BlockDesc { ulid: Ulid::nil(), min_time: 0, max_time: 0 }];
     }
-    seal(env, dir, &[source], meta, budget)?.map(SealedBlock::publish).transpose()
+    seal(env, dir, &[source], meta, floats, budget)?.map(SealedBlock::publish).transpose()
 }
 
 /// Merges `blocks`, each with its meta, into a new block in `dir`, and returns its meta; `None` if nothing is left of
@@ -94,10 +100,11 @@ pub fn merge_blocks(
     blocks: &[(&dyn BlockRead, &BlockMeta)],
     budget: &Budget,
 ) -> Result<Option<BlockMeta>> {
-    merge_sealed(env, dir, blocks, budget)?.map(SealedBlock::publish).transpose()
+    merge_sealed(env, dir, blocks, Encoding::Xor, budget)?.map(SealedBlock::publish).transpose()
 }
 
-/// As [`merge_blocks`], but nobody sees the new block yet: its caller has something to settle before.
+/// As [`merge_blocks`], but nobody sees the new block yet: its caller has something to settle before. Floats that are
+/// written again, where chunks overlap, are in the encoding `floats`.
 ///
 /// # Errors
 /// As [`merge_blocks`].
@@ -105,12 +112,13 @@ pub fn merge_sealed(
     env: &Env,
     dir: &Path,
     blocks: &[(&dyn BlockRead, &BlockMeta)],
+    floats: Encoding,
     budget: &Budget,
 ) -> Result<Option<SealedBlock>> {
     let mut metas: Vec<_> = blocks.iter().map(|(_, meta)| *meta).collect();
     metas.sort_by_key(|meta| meta.min_time);
     let sources: Vec<_> = blocks.iter().map(|(block, _)| *block).collect();
-    seal(env, dir, &sources, merged_meta(new_ulid(env), &metas), budget)
+    seal(env, dir, &sources, merged_meta(new_ulid(env), &metas), floats, budget)
 }
 
 fn seal(
@@ -118,11 +126,12 @@ fn seal(
     dir: &Path,
     sources: &[&dyn BlockRead],
     meta: BlockMeta,
+    floats: Encoding,
     budget: &Budget,
 ) -> Result<Option<SealedBlock>> {
     let range = meta.time_range();
     let mut writer = BlockWriter::create(&env.fs, dir, meta)?;
-    populate(&mut writer, sources, range, budget)?;
+    populate_with(&mut writer, sources, range, floats, budget)?;
     writer.seal()
 }
 

@@ -1,13 +1,18 @@
 //! Chunks of one series that overlap become chunks that do not; the first write wins.
 
 use crate::block::TimedChunk;
-use crate::chunk::{ChunkError, ChunkIter, ChunkWriter, Rules, WrittenChunk, samples};
+use crate::chunk::{ChunkError, ChunkIter, ChunkWriter, Encoding, Rules, WrittenChunk, samples};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Labels, Sample};
 
 /// Orders `chunks` by time into `out`. Runs of chunks that overlap are decoded, merged and written again; the rest is
-/// moved as it is. `chunks` come by precedence and are emptied.
-pub(super) fn resolve(labels: &Labels, chunks: &mut Vec<TimedChunk>, out: &mut Vec<TimedChunk>) -> Result<()> {
+/// moved as it is. `chunks` come by precedence and are emptied. Floats that are written again are in the encoding `floats`.
+pub(super) fn resolve(
+    labels: &Labels,
+    chunks: &mut Vec<TimedChunk>,
+    floats: Encoding,
+    out: &mut Vec<TimedChunk>,
+) -> Result<()> {
     // Most series have nothing to resolve: their chunks follow each other already.
     if chunks.is_sorted_by(|a, b| a.max_time < b.min_time) {
         out.append(chunks);
@@ -35,7 +40,7 @@ pub(super) fn resolve(labels: &Labels, chunks: &mut Vec<TimedChunk>, out: &mut V
         } else {
             run.sort_by_key(|(precedence, _)| *precedence);
             let corrupt = |error| Error::new(ErrorKind::Corrupt, format!("merging chunks of {labels}: {error}"));
-            merge(&run, out).map_err(corrupt)?;
+            merge(&run, floats, out).map_err(corrupt)?;
         }
     }
     Ok(())
@@ -48,14 +53,14 @@ struct Stream<'a> {
 }
 
 /// Merges the chunks of `run`, which come by precedence.
-fn merge(run: &[(usize, TimedChunk)], out: &mut Vec<TimedChunk>) -> Result<(), ChunkError> {
+fn merge(run: &[(usize, TimedChunk)], floats: Encoding, out: &mut Vec<TimedChunk>) -> Result<(), ChunkError> {
     let mut streams = Vec::with_capacity(run.len());
     for (_, chunk) in run {
         let mut samples = samples(chunk.chunk.encoding, &chunk.chunk.data);
         let next = samples.next().transpose()?;
         streams.push(Stream { samples, next });
     }
-    let mut writer = ChunkWriter::new(Rules::Merge);
+    let mut writer = ChunkWriter::new(Rules::Merge).with_floats(floats);
     let timed =
         |chunk: WrittenChunk| TimedChunk { min_time: chunk.min_time, max_time: chunk.max_time, chunk: chunk.chunk };
     let mut last_from = usize::MAX;
@@ -109,7 +114,7 @@ mod tests {
     fn what_does_not_overlap_is_not_touched() {
         let (early, late) = (chunk(&[(1, 1.0), (5, 2.0)]), chunk(&[(6, 1.0), (9, 2.0)]));
         let mut out = Vec::new();
-        resolve(&Labels::empty(), &mut vec![late.clone(), early.clone()], &mut out).unwrap();
+        resolve(&Labels::empty(), &mut vec![late.clone(), early.clone()], Encoding::Xor, &mut out).unwrap();
         assert_eq!(
             out.iter().map(|chunk| chunk.chunk.data.as_ptr()).collect::<Vec<_>>(),
             [early.chunk.data.as_ptr(), late.chunk.data.as_ptr()]
@@ -120,7 +125,7 @@ mod tests {
     fn a_copy_is_dropped_without_decoding() {
         let one = chunk(&[(1, 1.0), (5, 2.0)]);
         let mut out = Vec::new();
-        resolve(&Labels::empty(), &mut vec![one.clone(), one.clone(), one.clone()], &mut out).unwrap();
+        resolve(&Labels::empty(), &mut vec![one.clone(), one.clone(), one.clone()], Encoding::Xor, &mut out).unwrap();
         assert_eq!(out.len(), 1);
         assert_eq!(out[0].chunk.data.as_ptr(), one.chunk.data.as_ptr());
     }
@@ -138,7 +143,7 @@ mod tests {
                 points.into_iter().for_each(|(t, value)| { model.entry(t).or_insert(value); });
             }
             let mut out = Vec::new();
-            resolve(&Labels::empty(), &mut chunks, &mut out).unwrap();
+            resolve(&Labels::empty(), &mut chunks, Encoding::Xor, &mut out).unwrap();
             prop_assert!(out.is_sorted_by(|a, b| a.max_time < b.min_time));
             for chunk in &out {
                 let points = points(std::slice::from_ref(chunk));

@@ -58,7 +58,13 @@ impl Inner {
                 let dropped = dropped_by(block, &self.options.retention_rules, &chosen_for.borrow())?;
                 tracing::info!(block = %block.meta().ulid, series = dropped.len(), "series expired before their block");
                 let left = Part::without(block.as_ref(), dropped);
-                merge_sealed(&self.env, &self.dir, &[(&left, block.meta())], &self.rewrites)
+                merge_sealed(
+                    &self.env,
+                    &self.dir,
+                    &[(&left, block.meta())],
+                    self.options.float_encoding.into(),
+                    &self.rewrites,
+                )
             };
             // Something late may have come meanwhile, or have become a block.
             let still = |blocks: &[Arc<Block>]| {

@@ -252,7 +252,16 @@ impl Inner {
             let source = cut.head(TimeRange::new(start, end - 1));
             let budget = Budget::unlimited();
             let (span, hints) = (start..end, [HINT_OUT_OF_ORDER]);
-            let meta = write_block_as(self.new_ulid(written), &self.env, &self.dir, &source, span, &hints, &budget)?;
+            let meta = write_block_as(
+                self.new_ulid(written),
+                &self.env,
+                &self.dir,
+                &source,
+                span,
+                &hints,
+                self.options.float_encoding.into(),
+                &budget,
+            )?;
             written.extend(meta.map(|meta| meta.ulid));
             start = end;
         }
@@ -279,7 +288,17 @@ impl Inner {
         let source = self.head.range_head(range);
         let budget = Budget::unlimited();
         let (ulid, span) = (self.new_ulid(&[]), range.min..end);
-        let written = write_block_as(ulid, &self.env, &self.dir, &source, span, &[], &budget)?.map(|meta| meta.ulid);
+        let written = write_block_as(
+            ulid,
+            &self.env,
+            &self.dir,
+            &source,
+            span,
+            &[],
+            self.options.float_encoding.into(),
+            &budget,
+        )?
+        .map(|meta| meta.ulid);
         drop(source);
         // Retention is for later: what is cut is served first, whatever it drops.
         self.blocks.refresh()?;

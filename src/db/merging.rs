@@ -86,7 +86,7 @@ impl Inner {
     fn merge(&self, blocks: &[Arc<Block>]) -> Result<Option<SealedBlock>> {
         let mut sources: Vec<_> = blocks.iter().map(|block| (block.as_ref() as &dyn BlockRead, block.meta())).collect();
         sources.sort_by_key(|(_, meta)| meta.precedence());
-        merge_sealed(&self.env, &self.dir, &sources, &self.rewrites)
+        merge_sealed(&self.env, &self.dir, &sources, self.options.float_encoding.into(), &self.rewrites)
     }
 
     /// Replaces the blocks that `choose` picks of those that may go by what `write` makes of them: a block that names them

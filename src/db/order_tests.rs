@@ -5,10 +5,12 @@ use std::io;
 use super::life_tests::backfill;
 use super::tests::{HOUR, START, content, dir, machine, options, series};
 use super::*;
-use crate::block::HINT_OUT_OF_ORDER;
+use crate::block::{Block, BlockRead, HINT_OUT_OF_ORDER};
+use crate::chunk::Encoding;
 use crate::error::Result;
 use crate::fs::sim::{Image, SimHandle};
-use crate::model::STALE_NAN_BITS;
+use crate::head::FloatEncoding;
+use crate::model::{Labels, STALE_NAN_BITS};
 
 /// Between two samples.
 const STEP: i64 = 30_000;
@@ -233,4 +235,29 @@ fn a_snapshot_has_what_came_late_to_the_head() {
     let copy = Path::new("/copies/late");
     db.snapshot(copy, true).unwrap();
     assert_eq!(content(&ReadOnlyDb::open_with(&env, copy).unwrap().source()), content(&db.source()));
+}
+
+#[test]
+fn floats_that_are_written_again_are_in_the_encoding_that_is_wanted() {
+    for (wanted, encoding) in [(FloatEncoding::Xor, Encoding::Xor), (FloatEncoding::Xor2, Encoding::Xor2)] {
+        let (env, _machine) = machine();
+        let db = open(&env, Options { float_encoding: wanted, merge_overlapping: true, ..late() });
+        fill(&db, 0..620);
+        write_again(&db, 10);
+        append(&db, 0, START + 11 * STEP + 1, 1.0).unwrap();
+        append(&db, 0, START + 9 * STEP + 1, 1.0).unwrap();
+        let done = db.maintain().unwrap();
+        assert!(!done.merged.is_empty(), "{done:?}");
+        assert_eq!(losers(&db), (0, 1242));
+        for path in db.block_dirs() {
+            let block = Block::open(env.fs.as_ref(), &path).unwrap();
+            let (mut labels, mut chunks) = (Labels::empty(), Vec::new());
+            for id in block.select(&[]).unwrap() {
+                block.series(id, &mut labels, &mut chunks).unwrap();
+                for meta in &chunks {
+                    assert_eq!(block.chunk(meta).unwrap().encoding, encoding, "{meta:?} of {}", path.display());
+                }
+            }
+        }
+    }
 }

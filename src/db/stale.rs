@@ -69,7 +69,16 @@ impl Inner {
             let head = self.head.range_head(TimeRange::new(start, end - 1));
             let part = Part::only(&head, stale.ids().collect());
             let (name, hints, budget) = (self.new_ulid(written), [HINT_STALE_SERIES], Budget::unlimited());
-            let meta = write_block_as(name, &self.env, &self.dir, &part, start..end, &hints, &budget)?;
+            let meta = write_block_as(
+                name,
+                &self.env,
+                &self.dir,
+                &part,
+                start..end,
+                &hints,
+                self.options.float_encoding.into(),
+                &budget,
+            )?;
             written.extend(meta.map(|meta| meta.ulid));
             start = end;
         }

@@ -269,7 +269,7 @@ impl Head {
             gone: Mutex::default(),
             tombstones: HeadTombstones::default(),
             deleted_elsewhere: AtomicBool::new(false),
-            out_of_order: OutOfOrderTable::default(),
+            out_of_order: OutOfOrderTable::new(options.float_encoding.into()),
             exemplars: Exemplars::new(options.max_exemplars, options.out_of_order_window),
             metadata: MetricMetadata::default(),
             log_truncated: Mutex::new(i64::MIN),

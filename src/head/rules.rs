@@ -3,6 +3,7 @@
 //! Encodings are a setting, and settings change while samples stay. A log may hold start timestamps that this head would
 //! not take from an appender any more: replay keeps them, in chunks that can.
 
+use crate::chunk::Encoding;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Sample, Value};
 
@@ -16,6 +17,15 @@ pub enum FloatEncoding {
     Xor,
     /// Encoding 4: for Prometheus since 3.14, and smaller for values that seldom change; Thanos does not read it.
     Xor2,
+}
+
+impl From<FloatEncoding> for Encoding {
+    fn from(floats: FloatEncoding) -> Self {
+        match floats {
+            FloatEncoding::Xor => Self::Xor,
+            FloatEncoding::Xor2 => Self::Xor2,
+        }
+    }
 }
 
 /// Whether histograms go into chunks with start timestamps.

@@ -115,7 +115,7 @@ impl Series<'_> {
             chunks.push(TimedChunk { min_time: meta.min_time, max_time: meta.max_time, chunk });
         }
         let mut resolved = Vec::with_capacity(chunks.len());
-        resolve(self.labels, &mut chunks, &mut resolved)?;
+        resolve(self.labels, &mut chunks, Encoding::Xor, &mut resolved)?;
         let deleted = self.source.tombstones(self.id);
         let mut runs = Runs::new(resolution);
         for TimedChunk { chunk, .. } in &resolved {

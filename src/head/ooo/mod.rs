@@ -34,7 +34,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use super::error::Refusal;
 use super::mapped::{ChunkFile, ChunkPlace};
 use super::series::Applied;
-use crate::chunk::EncodedChunk;
+use crate::chunk::{EncodedChunk, Encoding};
 use crate::codec::FixedMap;
 use crate::error::Result as AnyResult;
 use crate::model::{Sample, Value};
@@ -95,11 +95,15 @@ pub(super) struct OutOfOrderTable {
     passed: Mutex<Vec<cut::Passed>>,
     /// The log of out-of-order samples; none if the window was never open.
     pub(super) log: Option<Log>,
+    /// How floats without a start timestamp are encoded.
+    floats: Encoding,
 }
 
-impl Default for OutOfOrderTable {
-    fn default() -> Self {
+impl OutOfOrderTable {
+    /// An empty one, whose floats become chunks of the encoding `floats`.
+    pub(super) fn new(floats: Encoding) -> Self {
         Self {
+            floats,
             shards: std::array::from_fn(|_| Mutex::default()),
             series: AtomicU64::new(0),
             samples: AtomicU64::new(0),
@@ -188,7 +192,7 @@ impl OutOfOrderTable {
         let mut shard = self.shard(id);
         let entry = shard.entry(id).or_insert_with(|| {
             self.series.fetch_add(1, AcqRel);
-            Box::new(OutOfOrder::new(self.generation.load(Acquire)))
+            Box::new(OutOfOrder::new(self.generation.load(Acquire), self.floats))
         });
         let result = change(entry);
         if entry.is_empty() {

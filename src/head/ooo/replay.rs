@@ -135,7 +135,8 @@ impl Head {
         };
         let Some(id) = series.map(SeriesRef::id) else { return };
         // A histogram that contradicts itself could never be encoded.
-        let is_sound = matches!(sample.value, Value::Float(_)) || encode(std::iter::once(&sample)).is_ok();
+        let is_sound = matches!(sample.value, Value::Float(_))
+            || encode(std::iter::once(&sample), self.out_of_order.floats).is_ok();
         if is_sound && let Ok(Applied::Appended) = self.out_of_order.insert(id, &sample, slot.newest(), 0, u64::MAX) {
             replayed.out_of_order += 1;
         } else {

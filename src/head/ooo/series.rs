@@ -5,7 +5,7 @@ use super::super::isolation::Snapshot;
 use super::super::open::HistogramKind as _;
 use super::super::series::Applied;
 use super::Stored;
-use crate::chunk::{ChunkError, ChunkWriter, Floats, Integers, WrittenChunk};
+use crate::chunk::{ChunkError, ChunkWriter, Encoding, Floats, Integers, WrittenChunk};
 use crate::model::{Sample, TimeRange, Value};
 
 /// Samples in a buffer: as many as Prometheus's `OutOfOrderCapMax` says by default.
@@ -37,6 +37,8 @@ pub(in crate::head) struct OutOfOrder {
     buffer: Vec<Held>,
     /// In the order of their making, which is that of precedence: what an earlier one has at a time, stays.
     pub(super) chunks: Vec<Chunk>,
+    /// How floats without a start timestamp are encoded.
+    floats: Encoding,
     /// How many cuts there were before the buffer's samples came.
     generation: u64,
     /// The newest sample that was ever here.
@@ -54,8 +56,11 @@ pub(in crate::head) fn same_value(a: &Sample, b: &Value) -> bool {
 }
 
 /// Encodes samples, which ascend: one chunk, unless kinds, counter resets or buckets' bounds part them.
-pub(super) fn encode<'a>(samples: impl Iterator<Item = &'a Sample>) -> Result<Vec<WrittenChunk>, ChunkError> {
-    let mut writer = ChunkWriter::unlimited();
+pub(super) fn encode<'a>(
+    samples: impl Iterator<Item = &'a Sample>,
+    floats: Encoding,
+) -> Result<Vec<WrittenChunk>, ChunkError> {
+    let mut writer = ChunkWriter::unlimited().with_floats(floats);
     let mut chunks = Vec::with_capacity(1);
     for sample in samples {
         chunks.extend(writer.push(sample)?);
@@ -65,8 +70,8 @@ pub(super) fn encode<'a>(samples: impl Iterator<Item = &'a Sample>) -> Result<Ve
 }
 
 impl OutOfOrder {
-    pub(super) fn new(generation: u64) -> Self {
-        Self { buffer: Vec::new(), chunks: Vec::new(), generation, newest: i64::MIN }
+    pub(super) fn new(generation: u64, floats: Encoding) -> Self {
+        Self { buffer: Vec::new(), chunks: Vec::new(), generation, floats, newest: i64::MIN }
     }
 
     /// The newest sample that was ever here; `i64::MIN` if there was none.
@@ -137,7 +142,7 @@ impl OutOfOrder {
 
     /// The buffer as chunks.
     pub(super) fn encode(&self) -> Result<Vec<WrittenChunk>, ChunkError> {
-        encode(self.buffer.iter().map(|held| &held.sample))
+        encode(self.buffer.iter().map(|held| &held.sample), self.floats)
     }
 
     /// Empties the buffer: its samples are in `chunks`. Every reader sees the commits below `low`.
@@ -215,7 +220,7 @@ impl OutOfOrder {
         }
         let seen = self.buffer.iter().filter(|held| range.contains(held.sample.t) && snapshot.sees(held.commit));
         // As above: it was checked.
-        for it in encode(seen.map(|held| &held.sample)).unwrap_or_default() {
+        for it in encode(seen.map(|held| &held.sample), self.floats).unwrap_or_default() {
             each(TimeRange::new(it.min_time, it.max_time), Stored::Memory(it.chunk), Vec::new());
         }
     }
