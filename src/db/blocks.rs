@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 
 use super::Retention;
 use super::retention::{Kept, expired};
-use crate::block::{Block, BlockMeta, BlockRead, CREATING, DELETING, Tombstones, Ulid};
+use crate::block::{Block, BlockMeta, BlockRead, CREATING, DELETING, HINT_OUT_OF_ORDER, Tombstones, Ulid};
 use crate::codec::FixedSet;
 use crate::error::{Error, Result};
 use crate::fs::{DirEntry, Env, with_suffix};
@@ -226,7 +226,11 @@ impl Blocks {
         let Found { mut blocks, quarantined, vanished, mut obsolete } = self.look()?;
         let kept = |block: &Arc<Block>| {
             let meta = block.meta();
-            Kept { id: meta.ulid, max_time: meta.max_time, bytes: block.size() }
+            // What came late is cut when it has to be, into spans that may end after the newest sample: counted from there,
+            // blocks would go before their time.
+            let newest = head.max_time().filter(|_| meta.compaction.has_hint(HINT_OUT_OF_ORDER));
+            let max_time = newest.map_or(meta.max_time, |newest| meta.max_time.min(newest.saturating_add(1)));
+            Kept { id: meta.ulid, max_time, bytes: block.size() }
         };
         let mut drop: FixedSet<Ulid> =
             expired(blocks.iter().map(kept).collect(), other_bytes, retention).into_iter().collect();

@@ -211,6 +211,23 @@ fn what_comes_late_to_a_series_that_left_the_head_loses_in_whatever_block_it_is(
 }
 
 #[test]
+fn retention_counts_from_the_newest_sample_not_from_the_end_of_a_span_with_late_ones() {
+    let (env, _machine) = machine();
+    backfill(&env, &[(0, 1.0), (1, 1.0)], |_| {});
+    backfill(&env, &[(2, 1.0)], |_| {});
+    backfill(&env, &[(2, 1.0)], |meta| {
+        meta.max_time = START + 4 * HOUR;
+        meta.compaction.add_hint(HINT_OUT_OF_ORDER);
+    });
+    let retention = Retention { time: Some(2 * HOUR), ..Retention::default() };
+    let db = open(&env, Options { retention, ..late() });
+    append(&db, 0, START + 3 * HOUR - 1, 1.0).unwrap();
+    assert_eq!(db.maintain().unwrap().dropped, []);
+    append(&db, 0, START + 3 * HOUR + STEP, 1.0).unwrap();
+    assert_eq!(db.maintain().unwrap().dropped.len(), 1);
+}
+
+#[test]
 fn a_merge_leaves_out_what_would_win_by_it() {
     let (env, _machine) = machine();
     let is_late = |meta: &mut crate::block::BlockMeta| meta.compaction.add_hint(HINT_OUT_OF_ORDER);
