@@ -187,8 +187,13 @@ impl CheckedDb {
         let dirs: Vec<PathBuf> = self.db()?.block_dirs();
         for (meta, dir) in blocks.iter().zip(&dirs) {
             let is_old = newest.saturating_sub(meta.max_time) >= rule.keep;
+            // Where something would lose against it, the rule waits.
+            let gives_way = |other: &BlockMeta| {
+                meta.precedence() < other.precedence() && other.time_range().overlaps(&meta.time_range())
+            };
             // One that ends the blocks stays, whatever is left of it.
-            if is_old && Some(meta.max_time) < complete && meta.stats.num_tombstones == 0 {
+            let is_free = Some(meta.max_time) < complete && !blocks.iter().any(gives_way);
+            if is_old && is_free && meta.stats.num_tombstones == 0 {
                 let block = Block::open(self.env.fs.as_ref(), dir).map_err(failed("opening a block"))?;
                 let kept = block.select(&rule.matchers).map_err(failed("looking through a block"))?;
                 if !kept.is_empty() {
