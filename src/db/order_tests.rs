@@ -42,6 +42,14 @@ fn write_again(db: &Db, step: i64) {
     (0..2).for_each(|number| append(db, number, START + step * STEP, 2.0).unwrap());
 }
 
+/// Blocks in a closed database, and second writes beside one that are in no block.
+fn leave_one_late(env: &Env) {
+    let db = open(env, late());
+    fill(&db, 0..620);
+    db.maintain().unwrap();
+    write_again(&db, 10);
+}
+
 /// Of how many samples the second write is seen, and how many samples there are.
 fn losers(db: &Db) -> (usize, usize) {
     let all = content(&db.source());
@@ -156,11 +164,7 @@ fn a_rule_waits_in_a_block_until_it_is_due_in_what_lost_against_the_block() {
 #[test]
 fn what_came_late_and_lost_is_not_seen_when_a_rule_takes_the_first_write() {
     let (env, _machine) = machine();
-    let db = open(&env, late());
-    fill(&db, 0..620);
-    db.maintain().unwrap();
-    write_again(&db, 10);
-    drop(db);
+    leave_one_late(&env);
     let db = open(&env, Options { retention_rules: rule(2), ..late() });
     for _ in 0..2 {
         db.maintain().unwrap();
@@ -173,11 +177,7 @@ fn what_came_late_and_lost_is_not_seen_when_a_rule_takes_the_first_write() {
 #[test]
 fn what_came_late_and_lost_is_not_seen_when_retention_takes_the_first_write() {
     let (env, _machine) = machine();
-    let db = open(&env, late());
-    fill(&db, 0..620);
-    db.maintain().unwrap();
-    write_again(&db, 10);
-    drop(db);
+    leave_one_late(&env);
     let retention = Retention { time: Some(2 * HOUR), ..Retention::default() };
     let db = open(&env, Options { retention, ..late() });
     let before = losers(&db).1;

@@ -56,16 +56,13 @@ impl GoneNumbers {
             self.renamed.insert(number, gone);
             return;
         }
-        // The last is the one that is added to.
-        match self.runs.iter_mut().rev().find(|run| run.segment == segment) {
-            Some(run) => run.numbers.push((number, newest)),
-            None => self.runs.push(Run { segment, numbers: vec![(number, newest)] }),
-        }
+        self.extend(segment, &[(number, newest)]);
     }
 
     /// Adds the numbers of series that are gone, each with its newest sample, whose records may stand in the log up to
     /// `segment`.
     pub(super) fn extend(&mut self, segment: u64, numbers: &[(u64, i64)]) {
+        // The last is the one that is added to.
         match self.runs.iter_mut().rev().find(|run| run.segment == segment) {
             Some(run) => run.numbers.extend_from_slice(numbers),
             None => self.runs.push(Run { segment, numbers: numbers.to_vec() }),
