@@ -160,6 +160,9 @@ def storage(arguments, scratch):
     theirs_noref, ours_noref = peer("ingest", fewer, ["-noref"]), narthex("append", fewer, ["--no-refs"])
     both["append, labels each time"] = {"peer": theirs_noref["append"], "ours": ours_noref["append"]}
     shutil.rmtree(ours)
+    for appenders in (1, 4):
+        both["appenders"][appenders] = narthex("append", fewer, ["--appenders", appenders])["append"]
+        shutil.rmtree(ours)
     take(peer("ingest"), narthex("append"), "append", "close")
     # The peer's process goes on to cut the block; ours does that in one of its own.
     replayed = peer("replay")
@@ -262,7 +265,7 @@ def print_storage(rounds):
     print("| step | ours per CPU s | Prometheus per CPU s | ratio | wall ratio |")
     print("|---|---|---|---|---|")
     for step in rounds[0]:
-        if step in ("block", "close"):
+        if step in ("appenders", "block", "close"):
             continue
         pairs = [(r[step]["ours"], r[step]["peer"]) for r in rounds]
         if any(o["work"] != p["work"] for o, p in pairs):
@@ -275,6 +278,8 @@ def print_storage(rounds):
         wall = median(o["per_s"] / p["per_s"] for o, p in pairs)
         unit = (1, "blocks") if step == "compact" else (1e6, "M")
         print(f"| {step} | {ours / unit[0]:.2f} {unit[1]} | {peer / unit[0]:.2f} {unit[1]} | {ratio:.2f}× | {wall:.2f}× |")
+    four = median(r["appenders"][4]["per_s"] / r["appenders"][1]["per_s"] for r in rounds)
+    print(f"\nFour appenders on {os.cpu_count()} cores append {four:.2f}× of what one does, by the wall.")
 
 
 def print_sizes(rounds, arguments):
@@ -301,6 +306,10 @@ def print_sizes(rounds, arguments):
     row("live heap after replay, bytes a series", lambda side: f"{median(r['replay'][side][heap[side]] for r in rounds):.0f}")
     for step in ("append", "replay", "headcompact"):
         of(step, "anon_mib", "{:.0f}")
+        if step == "append":
+            # The workload's own labels are there before, on both sides.
+            above = lambda side: median(r[step][side]["anon_mib"] - r[step][side]["base_rss"] for r in rounds)
+            row("of it above what was resident before, MiB", lambda side: f"{above(side):.0f}")
     row("block: chunks, bytes a sample", lambda side: f"{median(r['block'][side]['chunks'] / samples for r in rounds):.3f}")
     row("block: index, bytes a series", lambda side: f"{median(r['block'][side]['index'] / arguments.series for r in rounds):.1f}")
     if "compact" in rounds[0]:
