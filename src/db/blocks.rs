@@ -9,10 +9,11 @@ use parking_lot::RwLock;
 
 use super::Retention;
 use super::retention::{Kept, expired};
+use super::unwanted::Unwanted;
 use crate::block::{Block, BlockMeta, BlockRead, CREATING, DELETING, HINT_OUT_OF_ORDER, Tombstones, Ulid};
 use crate::codec::FixedSet;
 use crate::error::{Error, Result};
-use crate::fs::{DirEntry, Env, with_suffix};
+use crate::fs::{DirEntry, Env};
 use crate::head::Head;
 use crate::index::ChunkMeta;
 use crate::model::{Labels, Matcher, TimeRange};
@@ -53,8 +54,10 @@ struct Found {
     quarantined: Vec<Quarantined>,
     /// Blocks that are served and not there.
     vanished: Vec<Quarantined>,
-    /// Blocks that others replace; whether they can be read does not matter.
+    /// Blocks of which nothing is left, and those that others replace; whether these can be read does not matter.
     obsolete: Vec<Ulid>,
+    /// Blocks that replace others which are there.
+    replacing: FixedSet<Ulid>,
 }
 
 /// The blocks that are served.
@@ -62,6 +65,7 @@ pub(super) struct Blocks {
     env: Env,
     dir: PathBuf,
     current: RwLock<Served>,
+    unwanted: Unwanted,
     guard: Option<Arc<dyn BlockGuard>>,
 }
 
@@ -97,6 +101,19 @@ pub(super) fn mark_deleted(
     Ok(deleted)
 }
 
+/// The blocks that it replaces. One that says it was made from itself replaces nothing: without this it would be dropped.
+fn replaced(meta: &BlockMeta) -> impl Iterator<Item = Ulid> {
+    meta.compaction.parents.iter().map(|parent| parent.ulid).filter(|parent| *parent != meta.ulid)
+}
+
+/// Takes out what others of them replace, and sorts the rest by the time where they begin; what they replace.
+fn leave_the_newest(blocks: &mut Vec<Arc<Block>>) -> FixedSet<Ulid> {
+    let parents: FixedSet<Ulid> = blocks.iter().flat_map(|block| replaced(block.meta())).collect();
+    blocks.retain(|block| !parents.contains(&block.meta().ulid));
+    blocks.sort_by_key(|block| (block.meta().min_time, block.meta().ulid));
+    parents
+}
+
 /// See [`Blocks::complete_until`].
 fn complete_until(blocks: &[Arc<Block>]) -> Option<i64> {
     let complete = blocks.iter().map(|block| block.meta()).filter(|meta| !meta.compaction.is_hinted());
@@ -113,10 +130,7 @@ pub(super) fn ends_at(block: &Block, newest: Option<i64>) -> bool {
 /// would answer from then on. Blocks go together, or as the one that they are merged to; `late`, the span of what came out
 /// of order and is in no block, has to be in one. Whether that is what one waits for.
 fn keep_first_writes(blocks: &[Arc<Block>], late: Option<TimeRange>, drop: &mut FixedSet<Ulid>) -> bool {
-    let is_late = |meta: &&BlockMeta| {
-        // Nothing that is left of a block that is marked could answer.
-        !meta.compaction.deletable && late.is_some_and(|late| late.overlaps(&meta.time_range()))
-    };
+    let is_late = |meta: &&BlockMeta| late.is_some_and(|late| late.overlaps(&meta.time_range()));
     let metas = blocks.iter().map(|block| block.meta());
     let waiting: Vec<Ulid> =
         metas.filter(|meta| drop.contains(&meta.ulid)).filter(is_late).map(|meta| meta.ulid).collect();
@@ -128,7 +142,7 @@ fn keep_first_writes(blocks: &[Arc<Block>], late: Option<TimeRange>, drop: &mut 
             let gives_way = |staying: &&BlockMeta| {
                 going.time_range().overlaps(&staying.time_range()) && going.precedence() < staying.precedence()
             };
-            !going.compaction.deletable && staying.iter().any(gives_way)
+            staying.iter().any(gives_way)
         };
         let kept: Vec<Ulid> = going.iter().filter(wins).map(|meta| meta.ulid).collect();
         if kept.is_empty() {
@@ -141,7 +155,8 @@ fn keep_first_writes(blocks: &[Arc<Block>], late: Option<TimeRange>, drop: &mut 
 impl Blocks {
     /// Opens the blocks in `dir`; writes nothing. `guard` is asked before one is dropped.
     pub(super) fn open(env: &Env, dir: &Path, guard: Option<Arc<dyn BlockGuard>>) -> Result<Self> {
-        let blocks = Self { env: env.clone(), dir: dir.to_owned(), current: RwLock::default(), guard };
+        let unwanted = Unwanted::new(env, dir);
+        let blocks = Self { env: env.clone(), dir: dir.to_owned(), current: RwLock::default(), unwanted, guard };
         let found = blocks.look()?;
         blocks.serve(found.blocks, found.quarantined, found.vanished);
         Ok(blocks)
@@ -164,11 +179,45 @@ impl Blocks {
         complete_until(&self.all())
     }
 
-    /// Serves what is new in the directory, and drops nothing.
-    pub(super) fn refresh(&self) -> Result<()> {
-        let found = self.look()?;
-        self.serve(found.blocks, found.quarantined, found.vanished);
+    /// Names that are taken, though nothing of theirs is served.
+    pub(super) fn unwanted(&self) -> Vec<Ulid> {
+        self.unwanted.names()
+    }
+
+    /// Serves the blocks that `write` makes in the directory, instead of those that they replace: all of them or none. It
+    /// notes a name before anything can be there under it. Returns the names.
+    ///
+    /// # Errors
+    /// What `write` answers, and `Io` for a block that cannot be opened.
+    pub(super) fn add(&self, write: impl FnOnce(&mut Vec<Ulid>) -> Result<()>) -> Result<Vec<Ulid>> {
+        let mut names = Vec::new();
+        match write(&mut names).and_then(|()| self.serve_new(&names)) {
+            Ok(()) => Ok(names),
+            Err(error) => {
+                self.unwanted.discard(&names);
+                Err(error)
+            }
+        }
+    }
+
+    fn serve_new(&self, names: &[Ulid]) -> Result<()> {
+        let open = |name: &Ulid| Block::open(self.env.fs.as_ref(), &self.path(*name)).map(Arc::new);
+        let new = names.iter().map(open).collect::<Result<Vec<_>>>()?;
+        let mut current = self.current.write();
+        let mut blocks: Vec<_> = current.blocks.iter().map(Arc::clone).chain(new).collect();
+        leave_the_newest(&mut blocks);
+        let old = std::mem::replace(&mut current.blocks, Arc::new(blocks));
+        drop(current);
+        drop(old);
         Ok(())
+    }
+
+    /// Makes sure that nothing is there but what is served: before something is deleted.
+    ///
+    /// # Errors
+    /// `Io`: a block that is not wanted cannot be removed, and what is deleted would come back with it.
+    pub(super) fn settle(&self) -> Result<()> {
+        self.unwanted.finish()
     }
 
     /// The blocks that may be merged: those that may go, up to the first one written that may not. Merging what is younger
@@ -223,7 +272,8 @@ impl Blocks {
     /// Looks through the directory again: serves what is new, drops what is replaced, empty or expired. Returns what was
     /// dropped, and whether something waits until what came late to `head` is in a block.
     pub(super) fn reload(&self, retention: Retention, other_bytes: u64, head: &Head) -> Result<(Vec<Ulid>, bool)> {
-        let Found { mut blocks, quarantined, vanished, mut obsolete } = self.look()?;
+        let mut result = self.unwanted.finish();
+        let Found { mut blocks, quarantined, vanished, mut obsolete, replacing } = self.look()?;
         let kept = |block: &Arc<Block>| {
             let meta = block.meta();
             // What came late is cut when it has to be, into spans that may end after the newest sample: counted from there,
@@ -234,7 +284,6 @@ impl Blocks {
         };
         let mut drop: FixedSet<Ulid> =
             expired(blocks.iter().map(kept).collect(), other_bytes, retention).into_iter().collect();
-        drop.extend(blocks.iter().map(|block| block.meta()).filter(|m| m.compaction.deletable).map(|m| m.ulid));
         // It says up to where the log is not needed, and must not go before a newer one says so: the log's last segments
         // still have what was in blocks, also what was deleted there since, and the next opening would take it for new.
         let newest = complete_until(&blocks);
@@ -256,6 +305,9 @@ impl Blocks {
                 meta.is_ok_and(|meta| guard.may_drop(&meta, &self.path(*ulid)))
             });
         }
+        // What they replace would be served again, with what was deleted since.
+        drop.retain(|ulid| !replacing.contains(ulid));
+        obsolete.retain(|ulid| !replacing.contains(ulid));
         // Served no more before they go: a query that has them open keeps its mapping.
         let (mut dropped, mut waits) = (Vec::new(), false);
         if drop.is_empty() {
@@ -276,9 +328,9 @@ impl Blocks {
         }
         dropped.append(&mut obsolete);
         for ulid in &dropped {
-            self.remove(*ulid)?;
+            result = result.and(self.unwanted.remove(*ulid));
         }
-        Ok((dropped, waits))
+        result.map(|()| (dropped, waits))
     }
 
     /// Marks the samples in `range` of all series that pass `matchers` as deleted; how many series of blocks had any. A
@@ -306,15 +358,6 @@ impl Blocks {
         Ok(deleted)
     }
 
-    /// Removes blocks that were written and are not served yet, as far as it can be done.
-    pub(super) fn discard(&self, written: &[Ulid]) {
-        for ulid in written {
-            if let Err(error) = self.remove(*ulid) {
-                tracing::warn!(%ulid, %error, "a block that is of no use stays: its samples are there twice");
-            }
-        }
-    }
-
     /// Removes what a process that died was writing or removing: for the directory's owner.
     pub(super) fn remove_leftovers(env: &Env, dir: &Path) -> Result<()> {
         let suffixes = [CREATING, DELETING, OLD_TEMPORARY];
@@ -336,12 +379,16 @@ impl Blocks {
     }
 
     fn look(&self) -> Result<Found> {
-        let loaded = self.all();
+        let (loaded, unwanted) = (self.all(), self.unwanted.names());
         let mut found = Found::default();
         let mut missing: Vec<_> = loaded.iter().collect();
+        let mut there: FixedSet<Ulid> = unwanted.iter().copied().collect();
         let entries = self.env.fs.list(&self.dir).map_err(failed("looking for blocks in", &self.dir))?;
         for DirEntry { name, is_dir } in entries {
-            let Some(ulid) = Ulid::from_string(&name).ok().filter(|_| is_dir) else { continue };
+            let Some(ulid) = Ulid::from_string(&name).ok().filter(|it| is_dir && !unwanted.contains(it)) else {
+                continue;
+            };
+            there.insert(ulid);
             let path = self.dir.join(&name);
             if let Some(index) = missing.iter().position(|block| block.meta().ulid == ulid) {
                 found.blocks.push(Arc::clone(missing.swap_remove(index)));
@@ -355,19 +402,21 @@ impl Blocks {
         let reason = "it was removed while the database was open, and not by it";
         let vanished = |block: &Arc<Block>| Quarantined { path: block.dir().to_owned(), reason: reason.to_owned() };
         found.vanished = missing.into_iter().map(vanished).collect();
-        // A block that says it was made from itself replaces nothing: without this it would be dropped.
-        let replaced = |meta: &BlockMeta| {
-            let own = meta.ulid;
-            let parents = meta.compaction.parents.iter().map(|parent| parent.ulid);
-            parents.filter(|parent| *parent != own).collect::<Vec<_>>()
-        };
-        let parents: FixedSet<Ulid> = found.blocks.iter().flat_map(|block| replaced(block.meta())).collect();
+        let replaces = |block: &&Arc<Block>| replaced(block.meta()).any(|parent| there.contains(&parent));
+        found.replacing = found.blocks.iter().filter(replaces).map(|block| block.meta().ulid).collect();
+        let parents = leave_the_newest(&mut found.blocks);
         let is_parent = |name: &str| Ulid::from_string(name).is_ok_and(|ulid| parents.contains(&ulid));
-        found.blocks.retain(|block| !parents.contains(&block.meta().ulid));
         found.quarantined.retain(|q| !q.path.file_name().and_then(|name| name.to_str()).is_some_and(is_parent));
-        found.obsolete = parents.into_iter().filter(|ulid| self.exists(*ulid)).collect();
+        found.obsolete = parents.into_iter().filter(|ulid| there.contains(ulid) && !unwanted.contains(ulid)).collect();
+        let newest = complete_until(&found.blocks);
+        found.blocks.retain(|block| {
+            let is_wanted = !block.meta().compaction.deletable || ends_at(block, newest);
+            if !is_wanted {
+                found.obsolete.push(block.meta().ulid);
+            }
+            is_wanted
+        });
         found.obsolete.sort_unstable();
-        found.blocks.sort_by_key(|block| (block.meta().min_time, block.meta().ulid));
         Ok(found)
     }
 
@@ -389,30 +438,7 @@ impl Blocks {
         drop(old);
     }
 
-    fn exists(&self, ulid: Ulid) -> bool {
-        self.env.fs.stat(&self.path(ulid)).is_ok_and(|stat| stat.is_some())
-    }
-
     fn path(&self, ulid: Ulid) -> PathBuf {
         self.dir.join(ulid.to_string())
-    }
-
-    fn remove(&self, ulid: Ulid) -> Result<()> {
-        let path = self.path(ulid);
-        let temporary = with_suffix(&path, DELETING);
-        let fs = self.env.fs.as_ref();
-        let drop = || {
-            if fs.stat(&temporary)?.is_some() {
-                fs.remove_dir_all(&temporary)?;
-            }
-            // One rename takes it out of the way; what comes after may be interrupted.
-            fs.rename(&path, &temporary)?;
-            // Else a power cut could undo the rename and leave a block without some of its files.
-            fs.sync_dir(&self.dir)?;
-            fs.remove_dir_all(&temporary)
-        };
-        drop().map_err(failed("dropping block", &path))?;
-        tracing::info!(block = %path.display(), "dropped a block");
-        Ok(())
     }
 }

@@ -7,7 +7,7 @@
 //! The blocks say that they are made of out-of-order samples ([`HINT_OUT_OF_ORDER`]), which is what they are: there may be
 //! more of their span in the head, so their end must not move the log's cut-off, and what came in order wins over them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Db, Inner, Maintenance};
 use crate::block::{
@@ -111,7 +111,7 @@ impl Db {
 /// Copies that go again unless they were renamed.
 struct Copies<'a> {
     fs: &'a dyn Fs,
-    blocks: Vec<(std::path::PathBuf, BlockMeta)>,
+    blocks: Vec<(PathBuf, BlockMeta)>,
 }
 
 impl Drop for Copies<'_> {
@@ -150,7 +150,7 @@ fn copy_file(fs: &dyn Fs, from: &Path, to: &Path) -> std::io::Result<()> {
 
 impl Inner {
     /// Takes over finished blocks that lie on the same disk. They get younger names than all blocks there are.
-    fn adopt(&self, mut blocks: Vec<(std::path::PathBuf, BlockMeta)>) -> Result<Vec<Ulid>> {
+    fn adopt(&self, mut blocks: Vec<(PathBuf, BlockMeta)>) -> Result<Vec<Ulid>> {
         // No block is cut, merged or dropped meanwhile.
         let mut state = self.maintenance.lock();
         self.check_open()?;
@@ -161,37 +161,24 @@ impl Inner {
         // What came out of order before this comes before it in blocks too.
         state.cut_late = true;
         self.cut_late(&mut state, &mut Maintenance::default())?;
-        let mut names = Vec::with_capacity(blocks.len());
-        for (path, meta) in &mut blocks {
-            meta.ulid = self.new_ulid(&names);
-            names.push(meta.ulid);
-            meta.compaction = BlockCompaction {
-                level: 1,
-                sources: vec![meta.ulid],
-                parents: vec![BlockDesc { ulid: Ulid::nil(), min_time: 0, max_time: 0 }],
-                hints: vec![HINT_OUT_OF_ORDER.to_owned()],
-                ..BlockCompaction::default()
-            };
-            meta.write(fs, path)?;
-        }
-        let mut taken = Vec::with_capacity(blocks.len());
-        let renamed = blocks.iter().try_for_each(|(path, meta)| {
-            fs.rename(path, &self.dir.join(meta.ulid.to_string()))?;
-            taken.push((path, meta.ulid));
-            Ok(())
-        });
-        if let Err(error) = renamed.and_then(|()| fs.sync_dir(&self.dir)) {
-            for (path, ulid) in taken {
-                if let Err(error) = fs.rename(&self.dir.join(ulid.to_string()), path) {
-                    tracing::error!(block = %ulid, %error, "a part of a backfill stays");
-                }
+        self.blocks.add(|names| {
+            for (path, meta) in &mut blocks {
+                meta.ulid = self.new_ulid(names);
+                names.push(meta.ulid);
+                meta.compaction = BlockCompaction {
+                    level: 1,
+                    sources: vec![meta.ulid],
+                    parents: vec![BlockDesc { ulid: Ulid::nil(), min_time: 0, max_time: 0 }],
+                    hints: vec![HINT_OUT_OF_ORDER.to_owned()],
+                    ..BlockCompaction::default()
+                };
+                meta.write(fs, path)?;
             }
+            let rename = |(path, meta): &(PathBuf, BlockMeta)| fs.rename(path, &self.dir.join(meta.ulid.to_string()));
+            let renamed = blocks.iter().try_for_each(rename).and_then(|()| fs.sync_dir(&self.dir));
             let dir = self.dir.display();
-            return Err(Error::from(error).context(format_args!("taking blocks over into {dir}")));
-        }
-        let taken = taken.into_iter().map(|(_, ulid)| ulid).collect();
-        self.blocks.refresh()?;
-        Ok(taken)
+            renamed.map_err(|error| Error::from(error).context(format_args!("taking blocks over into {dir}")))
+        })
     }
 
     fn check_adoptable(&self, range: TimeRange) -> Result<()> {

@@ -18,13 +18,14 @@ use parking_lot::RwLock;
 use serde_json::json;
 
 use super::blocks::mark_deleted;
+use super::unwanted::Unwanted;
 use super::{Inner, Maintenance, Quarantined};
 use crate::block::{Block, BlockMeta, CREATING, DELETING, Ulid, new_ulid};
 use crate::budget::Budget;
 use crate::codec::FixedSet;
 use crate::compact::downsample::{FIVE_MINUTES, ONE_HOUR, downsample_as};
 use crate::error::{Error, Result};
-use crate::fs::{Env, create_dir_durably, with_suffix};
+use crate::fs::{Env, create_dir_durably};
 use crate::model::{Matcher, TimeRange};
 
 /// The directory's name in a database's.
@@ -66,6 +67,7 @@ pub(super) struct Downsampled {
     env: Env,
     dir: PathBuf,
     state: RwLock<State>,
+    unwanted: Unwanted,
 }
 
 #[derive(Default)]
@@ -112,7 +114,8 @@ impl Downsampled {
                 }
             }
         }
-        Ok(Self { env: env.clone(), dir, state: RwLock::new(state) })
+        let unwanted = Unwanted::new(env, &dir);
+        Ok(Self { env: env.clone(), dir, state: RwLock::new(state), unwanted })
     }
 
     /// Removes what a process that died was writing or removing: for the directory's owner.
@@ -162,18 +165,21 @@ impl Downsampled {
         create_dir_durably(self.env.fs.as_ref(), &self.dir).map_err(|error| named(error, &self.dir))?;
         let (ulid, tombstones) = origin_of_copies(source);
         // Younger than all others by its name, whatever the clock says: what replaces what goes by that.
-        let youngest = self.state.read().blocks.iter().map(|block| block.meta().ulid).max();
+        let served = self.state.read().blocks.iter().map(|block| block.meta().ulid).max();
+        let youngest = served.max(self.unwanted.names().into_iter().max());
         let after = youngest.and_then(|youngest| youngest.increment().ok()).unwrap_or_default();
         let mut meta = BlockMeta { ulid: new_ulid(&self.env).max(after), ..source.meta().clone() };
         meta.extra
             .insert(SECTION.to_owned(), json!({ "downsampled_from": ulid.to_string(), "tombstones": tombstones }));
-        let Some(meta) = downsample_as(&self.env, &self.dir, source, source.meta(), meta, resolution, budget)? else {
-            return Ok(None);
-        };
-        let block = Block::open(self.env.fs.as_ref(), &self.dir.join(meta.ulid.to_string()))?;
+        let name = meta.ulid;
+        let made =
+            downsample_as(&self.env, &self.dir, source, source.meta(), meta, resolution, budget).and_then(|made| {
+                made.map(|_| Block::open(self.env.fs.as_ref(), &self.dir.join(name.to_string()))).transpose()
+            });
+        let Some(block) = made.inspect_err(|_| self.unwanted.discard(&[name]))? else { return Ok(None) };
         self.state.write().blocks.push(Arc::new(block));
-        tracing::info!(block = %meta.ulid, from = %ulid, resolution, "downsampled a block");
-        Ok(Some(meta.ulid))
+        tracing::info!(block = %name, from = %ulid, resolution, "downsampled a block");
+        Ok(Some(name))
     }
 
     /// Drops those that newer ones replace, and those that have been kept long enough.
@@ -199,16 +205,19 @@ impl Downsampled {
             .map(|meta| meta.ulid)
             .collect();
         self.state.write().blocks.retain(|block| !gone.contains(&block.meta().ulid));
-        let fs = self.env.fs.as_ref();
+        let mut result = self.unwanted.finish();
         for ulid in &gone {
-            let path = self.dir.join(ulid.to_string());
-            let temporary = with_suffix(&path, DELETING);
-            // As a block goes: one rename, made durable, and then whatever may be interrupted.
-            let renamed = fs.rename(&path, &temporary).and_then(|()| fs.sync_dir(&self.dir));
-            let removed = renamed.and_then(|()| fs.remove_dir_all(&temporary));
-            removed.map_err(|error| named(error, &path))?;
+            result = result.and(self.unwanted.remove(*ulid));
         }
-        Ok(gone)
+        result.map(|()| gone)
+    }
+
+    /// Makes sure that nothing is there but what is served: before something is deleted.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(super) fn settle(&self) -> Result<()> {
+        self.unwanted.finish()
     }
 
     /// Marks the windows in `range` of all series that pass `matchers` as deleted. A window goes if its end is in the range.

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use super::Inner;
 use super::merging::Deletes;
-use crate::block::{BlockMeta, HINT_OUT_OF_ORDER, Ulid, new_ulid_after};
+use crate::block::{BlockMeta, BlockRead, HINT_OUT_OF_ORDER, Ulid, new_ulid_after};
 use crate::budget::Budget;
 use crate::codec::FixedSet;
 use crate::compact::write_block_as;
@@ -215,13 +215,8 @@ impl Inner {
             state.cut_late = false;
             return Ok(());
         };
-        let mut written = Vec::new();
-        if let Err(error) = self.write_late(&cut, &mut written) {
-            // All of them are written again the next time.
-            self.blocks.discard(&written);
-            return Err(error);
-        }
-        self.blocks.refresh()?;
+        // If one fails, all of them are written again the next time.
+        let written = self.blocks.add(|written| self.write_late(&cut, written))?;
         state.cut_late = false;
         state.collect = true;
         done.written.extend(&written);
@@ -240,7 +235,25 @@ impl Inner {
                 compaction.parents.iter().map(|parent| parent.ulid).chain(compaction.sources.iter().copied());
             replaced.chain([*ulid])
         });
-        new_ulid_after(&self.env, names.chain(written.iter().copied()))
+        new_ulid_after(&self.env, names.chain(written.iter().copied()).chain(self.blocks.unwanted()))
+    }
+
+    /// Writes a block of what the head has of `span`, if there is anything, and notes it among those that are `written`.
+    pub(super) fn write_new(
+        &self,
+        source: &dyn BlockRead,
+        span: std::ops::Range<i64>,
+        hints: &[&str],
+        written: &mut Vec<Ulid>,
+    ) -> Result<()> {
+        let name = self.new_ulid(written);
+        written.push(name);
+        let (floats, budget) = (self.options.float_encoding.into(), Budget::unlimited());
+        let meta = write_block_as(name, &self.env, &self.dir, source, span, hints, floats, &budget)?;
+        if meta.is_none() {
+            written.pop();
+        }
+        Ok(())
     }
 
     fn write_late(&self, cut: &OutOfOrderCut, written: &mut Vec<Ulid>) -> Result<()> {
@@ -250,19 +263,7 @@ impl Inner {
         while start <= span.max {
             let end = start.saturating_add(duration);
             let source = cut.head(TimeRange::new(start, end - 1));
-            let budget = Budget::unlimited();
-            let (span, hints) = (start..end, [HINT_OUT_OF_ORDER]);
-            let meta = write_block_as(
-                self.new_ulid(written),
-                &self.env,
-                &self.dir,
-                &source,
-                span,
-                &hints,
-                self.options.float_encoding.into(),
-                &budget,
-            )?;
-            written.extend(meta.map(|meta| meta.ulid));
+            self.write_new(&source, start..end, &[HINT_OUT_OF_ORDER], written)?;
             start = end;
         }
         Ok(())
@@ -286,22 +287,9 @@ impl Inner {
         let end = range.max.saturating_add(1);
         self.head.raise_floor(end);
         let source = self.head.range_head(range);
-        let budget = Budget::unlimited();
-        let (ulid, span) = (self.new_ulid(&[]), range.min..end);
-        let written = write_block_as(
-            ulid,
-            &self.env,
-            &self.dir,
-            &source,
-            span,
-            &[],
-            self.options.float_encoding.into(),
-            &budget,
-        )?
-        .map(|meta| meta.ulid);
-        drop(source);
         // Retention is for later: what is cut is served first, whatever it drops.
-        self.blocks.refresh()?;
+        let written = self.blocks.add(|written| self.write_new(&source, range.min..end, &[], written))?.pop();
+        drop(source);
         state.collect |= self.head.truncate_memory(end).series_marked > 0;
         state.cut_late = true;
         if let Some(block) = written {

@@ -150,7 +150,12 @@ impl Inner {
         match sealed {
             Some(mut sealed) => {
                 self.catch_up(&mut sealed, deletes)?;
-                let meta = sealed.publish()?;
+                let meta = sealed.meta().clone();
+                // From here on the old ones are served no more.
+                self.blocks.add(|written| {
+                    written.push(meta.ulid);
+                    sealed.publish().map(drop)
+                })?;
                 tracing::info!(
                     block = %meta.ulid, level = meta.compaction.level, parents = chosen.len(),
                     min = meta.min_time, max = meta.max_time, "wrote a block that replaces others"

@@ -31,6 +31,7 @@ mod snapshot;
 mod source;
 mod stale;
 mod status;
+mod unwanted;
 mod usage;
 
 use std::fmt;
@@ -258,7 +259,8 @@ impl Db {
     ///
     /// # Errors
     /// `Unsupported` for a database that is append-only; `Corrupt`, `Io`, `Full`: some may be deleted already, but no sample
-    /// that lost against another is seen in its place, and asking again finishes it.
+    /// that lost against another is seen in its place, and asking again finishes it. `Io` with nothing deleted, if a block
+    /// that is not wanted any more cannot be removed: what is deleted would come back with it.
     pub fn delete(&self, range: TimeRange, matchers: &[Matcher]) -> Result<u64> {
         if self.inner.options.append_only {
             let reason = "the database is append-only: nothing is deleted from it";
@@ -268,6 +270,9 @@ impl Db {
         // No block is cut or dropped meanwhile; what replaces one hears of it.
         let mut state = self.inner.maintenance.lock();
         self.inner.check_open()?;
+        // What lies there and is not served would not be marked, and the next opening would serve it.
+        blocks.settle()?;
+        downsampled.settle()?;
         downsampled.delete(range, matchers)?;
         // Against the order in which sources are asked: what gives way goes first. Whatever fails in between, no sample
         // that lost answers where the one that won is gone.

@@ -4,9 +4,8 @@
 use super::Inner;
 use super::blocks::Blocks;
 use super::maintain::{Maintenance, State};
-use crate::block::{BlockRead as _, HINT_STALE_SERIES};
-use crate::budget::Budget;
-use crate::compact::{Part, write_block_as};
+use crate::block::{BlockRead as _, HINT_STALE_SERIES, Ulid};
+use crate::compact::Part;
 use crate::error::Result;
 use crate::head::{Head, LeavingSeries, StaleSeries};
 use crate::model::{Labels, TimeRange};
@@ -41,15 +40,9 @@ impl Inner {
         if stale.is_empty() || (stale.len() as f64) < threshold * self.head.series_count() as f64 || self.is_closed() {
             return Ok(());
         }
-        let before = done.written.len();
-        let mut written = Vec::new();
-        if let Err(error) = self.write_stale(&stale, &mut written) {
-            self.blocks.discard(&written);
-            return Err(error);
-        }
+        let written = self.blocks.add(|written| self.write_stale(&stale, written))?;
+        tracing::info!(series = stale.len(), blocks = written.len(), "cut series that have ended");
         done.written.extend(written);
-        self.blocks.refresh()?;
-        tracing::info!(series = stale.len(), blocks = done.written.len() - before, "cut series that have ended");
         let leaving = self.head.mark_stale(stale);
         self.evict_stale(state, leaving)
     }
@@ -60,7 +53,7 @@ impl Inner {
         Ok(())
     }
 
-    fn write_stale(&self, stale: &StaleSeries, written: &mut Vec<crate::block::Ulid>) -> Result<()> {
+    fn write_stale(&self, stale: &StaleSeries, written: &mut Vec<Ulid>) -> Result<()> {
         let (Some(min), Some(max)) = (self.head.min_time(), self.head.max_time()) else { return Ok(()) };
         let duration = self.options.min_block_duration;
         let mut start = min.div_euclid(duration).saturating_mul(duration);
@@ -68,18 +61,7 @@ impl Inner {
             let end = start.saturating_add(duration);
             let head = self.head.range_head(TimeRange::new(start, end - 1));
             let part = Part::only(&head, stale.ids().collect());
-            let (name, hints, budget) = (self.new_ulid(written), [HINT_STALE_SERIES], Budget::unlimited());
-            let meta = write_block_as(
-                name,
-                &self.env,
-                &self.dir,
-                &part,
-                start..end,
-                &hints,
-                self.options.float_encoding.into(),
-                &budget,
-            )?;
-            written.extend(meta.map(|meta| meta.ulid));
+            self.write_new(&part, start..end, &[HINT_STALE_SERIES], written)?;
             start = end;
         }
         Ok(())

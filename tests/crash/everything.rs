@@ -311,16 +311,21 @@ fn operations() -> Vec<Operation> {
     all
 }
 
-fn live(options: &Options, operations: &[Operation], fault: Option<Operation>) {
+/// What is wrong in the end, or the first thing on the way there.
+fn live(options: &Options, operations: &[Operation], fault: &Operation) -> Result<(), String> {
     let mut db = CheckedDb::open(7, options.clone()).unwrap();
-    let what = format!("with {fault:?}");
-    for operation in fault.iter().chain(operations) {
-        db.apply(operation).unwrap_or_else(|difference| panic!("{difference}, after {operation:?} {what}"));
-    }
+    let opened = db.machine().ops();
     let last = [Operation::Heal, Operation::Kill, Operation::PowerCut { seed: 1 }, Operation::PowerCut { seed: 3 }];
-    for operation in last {
-        db.apply(&operation).unwrap_or_else(|difference| panic!("{difference}, after {operation:?} {what}"));
+    for (number, operation) in std::iter::once(fault).chain(operations).chain(&last).enumerate() {
+        db.apply(operation).map_err(|difference| {
+            let failed = match fault {
+                Operation::Fail { after, .. } => db.machine().log().into_iter().nth((opened + after) as usize),
+                _ => None,
+            };
+            format!("{difference}, after operation {number}, {operation:?}, with {fault:?}, which is {failed:?}")
+        })?;
     }
+    Ok(())
 }
 
 /// Lives the life once for each operation of the disk, which fails; or for one in [`stride`].
@@ -335,9 +340,11 @@ pub(crate) fn every_operation_fails_with(kind: io::ErrorKind, options: &Options,
     };
     assert!(whole > 300, "{whole} operations are not a life");
     println!("{whole} operations of the disk, one in {} fails", stride());
-    for after in (0..whole).step_by(stride() as usize) {
-        live(options, operations, Some(Operation::Fail { after, sync: false, kind }));
-    }
+    let lives = (0..whole).step_by(stride() as usize);
+    let wrong: Vec<String> = lives
+        .filter_map(|after| live(options, operations, &Operation::Fail { after, sync: false, kind }).err())
+        .collect();
+    assert!(wrong.is_empty(), "{} lives go wrong: {wrong:#?}", wrong.len());
 }
 
 #[test]
