@@ -189,7 +189,7 @@ impl Appender {
         if self.check_time(t)? == Order::Late {
             return self.append_late(reference, packed, Sample { t, st: self.kept(st), value: Value::Float(v) });
         }
-        let (series_ref, series) = self.head.resolve(reference, packed, &mut self.trail)?;
+        let (series_ref, series) = self.head.resolve(reference, packed, &mut self.trail, &mut self.buffers.slots)?;
         if !series.is_newer(t) {
             let outcome = series.lock().check_float(&series, t, v);
             match outcome {
@@ -357,7 +357,7 @@ impl Appender {
                 Sample { t, st: self.kept(st), value: K::into_value(histogram) },
             );
         }
-        let (series_ref, series) = self.head.resolve(reference, packed, &mut self.trail)?;
+        let (series_ref, series) = self.head.resolve(reference, packed, &mut self.trail, &mut self.buffers.slots)?;
         if !series.is_newer(t) {
             let outcome = series.lock().check_histogram::<K>(&series, t, &histogram);
             match outcome {
@@ -487,7 +487,7 @@ impl Appender {
     /// Takes a sample out of order.
     #[cold]
     fn append_late(&mut self, reference: Option<SeriesRef>, packed: &[u8], mut sample: Sample) -> Result<SeriesRef> {
-        let (series_ref, series) = self.head.resolve(reference, packed, &mut self.trail)?;
+        let (series_ref, series) = self.head.resolve(reference, packed, &mut self.trail, &mut self.buffers.slots)?;
         if let Value::Float(v) = sample.value
             && is_stale(v)
         {
@@ -733,6 +733,9 @@ impl Drop for Appender {
         let mut spare = self.head.buffers.lock();
         if spare.len() < SPARE {
             spare.push(buffers);
+        } else {
+            drop(spare);
+            self.head.slots.end_run(buffers.slots);
         }
     }
 }

@@ -6,6 +6,7 @@
 use super::SeriesRef;
 use super::column::Column;
 use super::ooo::Late;
+use super::slab::Run;
 use crate::codec::FixedMap;
 use crate::model::{Exemplar, FloatHistogram, Histogram, Metadata};
 use crate::wal::RecordBuffer;
@@ -57,6 +58,8 @@ pub(super) struct Buffers {
     pub(super) kinds: FixedMap<SeriesRef, RecordKind>,
     /// The encoded records.
     records: RecordBuffer,
+    /// For the series that it creates. They stay with the rest, so that who has it next has them in the same page.
+    pub(super) slots: Run,
 }
 
 impl Batch {

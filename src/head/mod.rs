@@ -171,12 +171,6 @@ impl SeriesRef {
     }
 }
 
-/// A series that the log has: its number there, and slots for such series.
-struct Logged<'a> {
-    reference: u64,
-    slots: &'a mut Run,
-}
-
 /// The mutable window of a database.
 pub struct Head {
     env: Env,
@@ -409,9 +403,14 @@ impl Head {
         self.log.as_ref()
     }
 
-    /// The series with the labels of this packed form, which is created if there is none: under `logged`, if the log has
-    /// it already.
-    fn get_or_create(&self, packed: &[u8], logged: Option<Logged<'_>>) -> Result<(SeriesRef, Series<'_>), Refusal> {
+    /// The series with the labels of this packed form, which is created if there is none, in a slot of
+    /// `slots`: under the number `logged`, if the log has it already.
+    fn get_or_create(
+        &self,
+        packed: &[u8],
+        logged: Option<u64>,
+        slots: &mut Run,
+    ) -> Result<(SeriesRef, Series<'_>), Refusal> {
         if packed.is_empty() {
             return Err(Refusal::NoLabels);
         }
@@ -427,11 +426,7 @@ impl Head {
             self.counters.series.fetch_sub(1, Ordering::AcqRel);
             return Err(Refusal::SeriesLimit { limit });
         }
-        let (logged, taken) = match logged {
-            Some(Logged { reference, slots }) => (Some(reference), self.slots.take_of(slots)),
-            None => (None, self.slots.take(|stamp| self.isolation.everybody_passed(stamp))),
-        };
-        let Some((id, series)) = taken else {
+        let Some((id, series)) = self.slots.take(slots, |stamp| self.isolation.everybody_passed(stamp)) else {
             self.counters.series.fetch_sub(1, Ordering::AcqRel);
             return Err(Refusal::SeriesLimit { limit: u64::from(u32::MAX) });
         };
@@ -450,17 +445,19 @@ impl Head {
         Ok((SeriesRef::new(id, tag), series))
     }
 
-    /// The series that is meant, which is created if there is none. `trail` is what the appender asked for before.
+    /// The series that is meant, which is created if there is none. `trail` is what the appender asked for before,
+    /// `slots` what it has for new series.
     #[inline]
     fn resolve(
         &self,
         reference: Option<SeriesRef>,
         packed: &[u8],
         trail: &mut Trail,
+        slots: &mut Run,
     ) -> Result<(SeriesRef, Series<'_>), Refusal> {
         match reference.and_then(|reference| Some((reference, self.known(reference)?))) {
             Some(known) => Ok(known),
-            None => self.follow(trail, packed),
+            None => self.follow(trail, packed, slots),
         }
     }
 

@@ -33,7 +33,7 @@ use super::rules::{ChunkRules, HistogramStarts};
 use super::series::{Applied, Header, Series, SeriesState};
 use super::slab::{Locked, PAGE, Run};
 use super::snapshot::LoadedSnapshot;
-use super::{Head, Logged, SeriesRef, WAL_DIR, WBL_DIR};
+use super::{Head, SeriesRef, WAL_DIR, WBL_DIR};
 use crate::chunk::{Floats, Integers};
 use crate::error::Result;
 use crate::fs::Env;
@@ -476,7 +476,7 @@ impl Head {
         let mut refused = None;
         let decoded = record::decode_series(bytes, |reference, labels| {
             labels.pack_into(&mut packed);
-            match self.get_or_create(&packed, Some(Logged { reference, slots: &mut *slots })) {
+            match self.get_or_create(&packed, Some(reference), slots) {
                 Ok((found, slot)) => {
                     let (attached, until) = self.attach(&slot, on_disk.of(reference));
                     *chunks_mapped += attached;

@@ -16,7 +16,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::ops::{Deref, DerefMut, Range};
+use std::ops::{Deref, DerefMut};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -61,10 +61,12 @@ pub(super) struct Slab<H, B: Body> {
     free: Mutex<VecDeque<(Vec<u32>, u64)>>,
 }
 
-/// Slots for one who makes many series, a page's at a time: they are neighbours, whoever else makes some meanwhile.
+/// Slots of one page for one who makes series: they are neighbours, whoever else makes some meanwhile. What two threads
+/// have in one page they lock in turn, and send to and fro between their caches.
 #[derive(Debug, Default)]
 pub(super) struct Run {
-    ids: Range<u32>,
+    /// The last is used first.
+    ids: Vec<u32>,
 }
 
 /// A slot: its header, and the way to its body.
@@ -256,34 +258,22 @@ impl<H: Default, B: Body> Slab<H, B> {
         Cursor { slab: self, page: None }
     }
 
-    /// A slot to use: a free one that `passed` says everybody has forgotten, or a new one. `None`: there are 2³².
-    pub(super) fn take(&self, passed: impl FnOnce(u64) -> bool) -> Option<(u32, Slot<'_, H, B>)> {
-        let id = self.take_id(passed)?;
-        Some((id, self.slot(id)?))
-    }
-
-    /// The next slot of a run. `None`: there are 2³².
-    pub(super) fn take_of(&self, run: &mut Run) -> Option<(u32, Slot<'_, H, B>)> {
+    /// The next slot of a run. If there is none in it, it gets those of a page: free ones that `passed` says everybody has
+    /// forgotten, or new ones. `None`: there are 2³².
+    pub(super) fn take(&self, run: &mut Run, passed: impl FnOnce(u64) -> bool) -> Option<(u32, Slot<'_, H, B>)> {
         if run.ids.is_empty() {
-            run.ids = self.take_page()?;
+            run.ids = self.take_free(passed).or_else(|| self.take_page())?;
         }
-        let id = run.ids.next()?;
+        let id = run.ids.pop()?;
         Some((id, self.slot(id)?))
-    }
-
-    /// The numbers of a page of which none was ever used.
-    fn take_page(&self) -> Option<Range<u32>> {
-        let page = |next: u32| next.checked_next_multiple_of(PAGE as u32);
-        let end = |next| page(next)?.checked_add(PAGE as u32);
-        let next = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, end).ok()?;
-        self.give_back((next..page(next)?).collect(), 0);
-        Some(page(next)?..end(next)?)
     }
 
     /// Gives back what is left of a run.
     pub(super) fn end_run(&self, run: Run) {
-        // Nobody has ever known them.
-        self.give_back(run.ids.collect(), 0);
+        if !run.ids.is_empty() {
+            // Nobody knows them, so they can be used before any others.
+            self.free.lock().push_front((run.ids, 0));
+        }
     }
 
     /// The slot with this number, whose page is made if there is none.
@@ -301,18 +291,24 @@ impl<H: Default, B: Body> Slab<H, B> {
         Some(Slot { page, header: page.headers.get(index)?, index })
     }
 
-    fn take_id(&self, passed: impl FnOnce(u64) -> bool) -> Option<u32> {
+    /// Those of the slots that are to be used next that are of one page.
+    fn take_free(&self, passed: impl FnOnce(u64) -> bool) -> Option<Vec<u32>> {
         let mut free = self.free.lock();
-        if let Some((ids, _)) = free.front_mut().filter(|(_, stamp)| passed(*stamp))
-            && let Some(id) = ids.pop()
-        {
-            if ids.is_empty() {
-                free.pop_front();
-            }
-            return Some(id);
+        let (ids, _) = free.front_mut().filter(|(_, stamp)| passed(*stamp))?;
+        let page = ids.last()? / PAGE as u32;
+        let others = ids.iter().rposition(|id| id / PAGE as u32 != page).map_or(0, |last| last + 1);
+        let run = ids.split_off(others);
+        if ids.is_empty() {
+            free.pop_front();
         }
-        drop(free);
-        self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| next.checked_add(1)).ok()
+        Some(run)
+    }
+
+    /// A page of which no slot was ever used.
+    fn take_page(&self) -> Option<Vec<u32>> {
+        let end = |next: u32| next.checked_add(PAGE as u32);
+        let next = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, end).ok()?;
+        Some((next..end(next)?).rev().collect())
     }
 
     /// Gives slots back, free for use when `stamp` has passed; the last is used first.
@@ -372,50 +368,74 @@ mod tests {
     #[test]
     fn a_slot_is_used_again_only_when_its_stamp_has_passed() {
         let slab = Slab::<AtomicU64, u64>::default();
-        let taken: Vec<u32> = (0..600).map(|_| slab.take(|_| false).unwrap().0).collect();
-        assert_eq!(taken, (0..600).collect::<Vec<_>>());
+        let (mut run, end) = (Run::default(), 8 * PAGE as u32);
+        let taken: Vec<u32> = (0..end).map(|_| slab.take(&mut run, |_| false).unwrap().0).collect();
+        assert_eq!(taken, (0..end).collect::<Vec<_>>());
         slab.give_back(vec![7], 1);
-        assert_eq!(slab.take(|stamp| stamp < 1).unwrap().0, 600);
-        assert_eq!(slab.take(|stamp| stamp <= 1).unwrap().0, 7);
-        assert_eq!(slab.end(), 601);
+        let mut other = Run::default();
+        assert_eq!(slab.take(&mut other, |stamp| stamp < 1).unwrap().0, end);
+        assert_eq!(slab.take(&mut run, |stamp| stamp <= 1).unwrap().0, 7);
+        assert_eq!(slab.end(), end + PAGE as u32);
         let mut cursor = slab.cursor();
-        for id in [0, 1, 63, 64, 5, 600, 599, 66] {
+        for id in [0, 1, 63, 64, 5, end, end - 1, 66] {
             assert!(std::ptr::eq(cursor.get(id).unwrap().header, slab.get(id).unwrap().header), "{id}");
         }
         assert!(cursor.get(100_000).is_none() && cursor.get(66).is_some());
-        assert!(slab.get(600).is_some() && slab.get(600_u32.next_multiple_of(PAGE as u32)).is_none());
+        assert!(slab.get(end).is_some() && slab.get(end + PAGE as u32).is_none());
     }
 
     #[test]
-    fn runs_are_whole_pages_and_what_is_left_of_them_is_used() {
+    fn who_makes_series_at_once_has_them_in_pages_of_its_own() {
         let slab = Slab::<AtomicU64, u64>::default();
-        let (mut one, mut other) = (Run::default(), Run::default());
-        slab.take(|_| true).unwrap();
-        let page = PAGE as u32;
-        for at in 0..page + 5 {
-            assert_eq!(slab.take_of(&mut one).unwrap().0, at + if at < page { page } else { page * 2 });
-            assert_eq!(slab.take_of(&mut other).unwrap().0, at + page * if at < page { 2 } else { 3 });
+        let mut runs = [Run::default(), Run::default()];
+        let mut pages: [Vec<u32>; 2] = Default::default();
+        for _ in 0..3 * PAGE {
+            for (run, pages) in runs.iter_mut().zip(&mut pages) {
+                pages.push(slab.take(run, |_| true).unwrap().0 / PAGE as u32);
+            }
         }
+        assert!(pages[0].iter().all(|page| !pages[1].contains(page)));
+        // Removed ones too.
+        slab.give_back((0..2 * PAGE as u32).rev().collect(), 0);
+        let [one, other] = &mut runs;
+        assert_eq!(slab.take(one, |_| true).unwrap().0, 0);
+        assert_eq!(slab.take(other, |_| true).unwrap().0, PAGE as u32);
+        assert_eq!(slab.take(one, |_| true).unwrap().0, 1);
+    }
+
+    #[test]
+    fn what_is_left_of_a_run_is_used_next() {
+        let slab = Slab::<AtomicU64, u64>::default();
+        slab.give_back(vec![2], 1);
+        let mut run = Run::default();
+        assert_eq!(slab.take(&mut run, |_| false).unwrap().0, 0);
+        slab.end_run(run);
+        assert_eq!(slab.take(&mut Run::default(), |stamp| stamp < 1).unwrap().0, 1);
+        assert_eq!(slab.end(), PAGE as u32);
     }
 
     #[test]
     fn threads_that_take_at_once_get_different_slots() {
+        const TAKEN: usize = 5000;
         let slab = Slab::<AtomicU64, u64>::default();
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    for _ in 0..5000 {
-                        slab.take(|_| true).unwrap().1.fetch_add(1, Ordering::Relaxed);
+                    let mut run = Run::default();
+                    for _ in 0..TAKEN {
+                        slab.take(&mut run, |_| true).unwrap().1.fetch_add(1, Ordering::Relaxed);
                     }
+                    slab.end_run(run);
                 });
             }
         });
+        let slots = || (0..slab.end()).filter_map(|id| slab.get(id));
         let mut locked = Locked::default();
-        for id in 0..20_000 {
-            *locked.parts(&slab.get(id).unwrap()).0 += 1;
+        for slot in slots().filter(|slot| slot.load(Ordering::Relaxed) == 1) {
+            *locked.parts(&slot).0 += 1;
         }
         drop(locked);
-        assert!((0..20_000).all(|id| *slab.get(id).unwrap().lock() == 1));
-        assert!((0..20_000).all(|id| slab.get(id).unwrap().load(Ordering::Relaxed) == 1));
+        assert_eq!(slots().filter(|slot| *slot.lock() == 1).count(), 4 * TAKEN);
+        assert_eq!(slots().filter(|slot| slot.load(Ordering::Relaxed) == 1).count(), 4 * TAKEN);
     }
 }

@@ -6,6 +6,7 @@
 //! is the next slot, and what is stored is the distance from that.
 
 use super::series::Series;
+use super::slab::Run;
 use super::{Head, Refusal, SeriesRef};
 
 /// Where an appender is.
@@ -40,7 +41,12 @@ fn successor(id: u32, skip: u32) -> u32 {
 
 impl Head {
     /// The series with these labels, which is created if there is none.
-    pub(super) fn follow(&self, trail: &mut Trail, packed: &[u8]) -> Result<(SeriesRef, Series<'_>), Refusal> {
+    pub(super) fn follow(
+        &self,
+        trail: &mut Trail,
+        packed: &[u8],
+        slots: &mut Run,
+    ) -> Result<(SeriesRef, Series<'_>), Refusal> {
         if trail.is_worth_it()
             && let Some(series) = self.slots.get(trail.next)
         {
@@ -52,7 +58,7 @@ impl Head {
                 return Ok((SeriesRef::new(id, tag), series));
             }
         }
-        let (reference, series) = self.get_or_create(packed, None)?;
+        let (reference, series) = self.get_or_create(packed, None, slots)?;
         let id = reference.id();
         if let Some(before) = trail.last.filter(|_| trail.next != id)
             && let Some(series) = self.slots.get(before)

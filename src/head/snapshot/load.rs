@@ -17,7 +17,7 @@ use crate::head::mapped::ChunkPlace;
 use crate::head::replay::OnDisk;
 use crate::head::series::Applied;
 use crate::head::slab::Run;
-use crate::head::{Head, Logged, SeriesRef, WAL_DIR};
+use crate::head::{Head, SeriesRef, WAL_DIR};
 use crate::model::{LabelsBuilder, Sample, TimeRange, Value};
 use crate::wal::record::{self, RecordType};
 use crate::wal::segment::list_segments;
@@ -176,7 +176,7 @@ impl Head {
             match decode(&bytes, &mut labels)? {
                 Record::Series { reference, open } => {
                     labels.pack_into(&mut packed);
-                    let (series, slot) = self.get_or_create(&packed, Some(Logged { reference, slots }))?;
+                    let (series, slot) = self.get_or_create(&packed, Some(reference), slots)?;
                     if slot.reference() != reference {
                         return Err(corrupt(format!("series {reference} stands in the snapshot twice")));
                     }
