@@ -7,6 +7,7 @@
 mod real;
 #[cfg(any(test, feature = "testkit"))]
 pub mod sim;
+mod spare;
 
 use std::fmt::Debug;
 use std::io;
@@ -15,6 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+
+pub(crate) use spare::Spare;
 
 /// A disk. Paths are what the caller opened the database with, joined; the seam does not resolve them.
 pub trait Fs: Send + Sync + Debug {

@@ -113,7 +113,7 @@ impl Head {
             max_valid: self.options.future_bound.map_or(i64::MAX, |bound| now.saturating_add(bound)),
             trail: Trail::default(),
             starts: self.options.start_timestamps,
-            buffers: self.buffers.lock().pop().unwrap_or_default(),
+            buffers: self.buffers.take(),
         }
     }
 }
@@ -725,16 +725,10 @@ impl<'a> Commit<'a> {
 
 impl Drop for Appender {
     fn drop(&mut self) {
-        /// Buffers kept for later appenders.
-        const SPARE: usize = 8;
         self.head.isolation.end_append(self.id);
         let mut buffers = std::mem::take(&mut self.buffers);
         buffers.clear();
-        let mut spare = self.head.buffers.lock();
-        if spare.len() < SPARE {
-            spare.push(buffers);
-        } else {
-            drop(spare);
+        if let Some(buffers) = self.head.buffers.keep(buffers) {
             self.head.slots.end_run(buffers.slots);
         }
     }

@@ -72,7 +72,7 @@ use parking_lot::Mutex;
 use xxhash_rust::xxh64::xxh64;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::fs::Env;
+use crate::fs::{Env, Spare};
 use crate::model::LabelsIter;
 use crate::wal::{Log, LogOptions, repair};
 
@@ -212,7 +212,7 @@ pub struct Head {
     /// Who holds it may wait for series that another commit has claimed.
     waiting_claim: Mutex<()>,
     /// Appenders' memory, to use again.
-    buffers: Mutex<Vec<Buffers>>,
+    buffers: Spare<Buffers>,
 }
 
 /// What happened so far.
@@ -269,7 +269,7 @@ impl Head {
             log_truncated: Mutex::new(i64::MIN),
             counters: Counters::default(),
             waiting_claim: Mutex::default(),
-            buffers: Mutex::default(),
+            buffers: Spare::default(),
         }
     }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind};
-use crate::fs::{Clock, Env, File, Fs, create_dir_durably, with_suffix};
+use crate::fs::{Clock, Env, File, Fs, Spare, create_dir_durably, with_suffix};
 use crate::model::LabelsIter;
 
 use super::Compression;
@@ -129,7 +129,8 @@ pub struct Log {
     options: LogOptions,
     queue: Mutex<Queue>,
     writer: Mutex<Writer>,
-    compressors: Mutex<Vec<Compressor>>,
+    /// Committers' memory, to use again.
+    scratch: Spare<Box<Scratch>>,
     /// A second way to the segment that is written to: an interval's sync does not stop commits.
     sync: Mutex<Sync>,
     /// When the oldest write that is not synced was made, in nanoseconds of the monotonic clock; `u64::MAX`: none.
@@ -148,8 +149,16 @@ struct Queue {
     entries: Vec<Entry>,
     /// Tickets handed out so far; a commit's ticket is its number, from 1.
     tickets: u64,
-    /// Buffers to use again.
-    spare: Vec<Vec<u8>>,
+}
+
+/// What a committer works with.
+#[derive(Default)]
+struct Scratch {
+    compressor: Compressor,
+    /// For entries.
+    buffers: Vec<Vec<u8>>,
+    /// What is being written.
+    frame: Vec<u8>,
 }
 
 /// Bytes to be written, in order.
@@ -174,8 +183,6 @@ struct Writer {
     done: u64,
     /// Tickets whose write failed and whose committers have not asked yet.
     failed: Vec<(u64, LogError)>,
-    /// What is being written: used again.
-    frame: Vec<u8>,
 }
 
 struct Sync {
@@ -220,8 +227,8 @@ impl Log {
             dir: dir.to_owned(),
             options,
             queue: Mutex::default(),
-            writer: Mutex::new(Writer { file, segment, filled: 0, done: 0, failed: Vec::new(), frame: Vec::new() }),
-            compressors: Mutex::default(),
+            writer: Mutex::new(Writer { file, segment, filled: 0, done: 0, failed: Vec::new() }),
+            scratch: Spare::default(),
             sync: Mutex::new(Sync { file: sync, segment }),
             unsynced_since: AtomicU64::new(u64::MAX),
             has_ended: AtomicBool::new(false),
@@ -262,30 +269,28 @@ impl Log {
     /// `ErrorKind::Full`). [`LogError::Poisoned`]: nothing can be said about them, and all later commits fail.
     pub fn commit(&self, records: &[&[u8]]) -> Result<(), LogError> {
         self.check_end()?;
+        let mut scratch = self.scratch.take();
         let mut entries = Vec::with_capacity(records.len());
-        if !records.is_empty() {
-            let mut compressor = self.compressors.lock().pop().unwrap_or_default();
-            for record in records {
-                let mut bytes = self.queue.lock().spare.pop().unwrap_or_default();
-                let stored = compressor.append(self.options.compression, record, &mut bytes);
-                entries.push(Entry { what: What::Record(stored), bytes });
-            }
-            self.compressors.lock().push(compressor);
+        for record in records {
+            let mut bytes = scratch.buffers.pop().unwrap_or_default();
+            let stored = scratch.compressor.append(self.options.compression, record, &mut bytes);
+            entries.push(Entry { what: What::Record(stored), bytes });
         }
         let ticket = {
             let mut queue = self.queue.lock();
-            queue.seal_series();
+            queue.seal_series(&mut scratch.buffers);
             queue.entries.append(&mut entries);
             queue.tickets += 1;
             queue.tickets
         };
-        let result = self.take_turn(ticket);
+        let result = self.take_turn(ticket, &mut scratch);
+        drop(self.scratch.keep(scratch));
         self.sync_if_due()?;
         result
     }
 
     /// Waits for the turn; if the ticket is still open then, deals with everything that is in the queue.
-    fn take_turn(&self, ticket: u64) -> Result<(), LogError> {
+    fn take_turn(&self, ticket: u64, scratch: &mut Scratch) -> Result<(), LogError> {
         let mut writer = self.writer.lock();
         if writer.done < ticket {
             let (mut entries, last) = {
@@ -293,17 +298,17 @@ impl Log {
                 (std::mem::take(&mut queue.entries), queue.tickets)
             };
             let first = writer.done + 1;
-            let result = self.check_end().and_then(|()| self.write(&mut writer, &mut entries));
+            let result = self.check_end().and_then(|()| self.write(&mut writer, &entries, scratch));
             writer.done = last;
-            let mut queue = self.queue.lock();
             if let Err(error) = result {
+                let mut queue = self.queue.lock();
                 writer.failed.extend((first..=last).map(|ticket| (ticket, error.clone())));
                 // Their series live on in memory, so the series records are owed before anything else is written.
                 entries.retain(|entry| matches!(entry.what, What::Series));
                 entries.append(&mut queue.entries);
                 queue.entries = entries;
             } else {
-                queue.keep_buffers(entries);
+                scratch.keep_buffers(entries);
             }
         }
         match writer.failed.iter().position(|(failed, _)| *failed == ticket) {
@@ -313,12 +318,12 @@ impl Log {
     }
 
     /// Writes `entries`, or leaves the log as it was.
-    fn write(&self, writer: &mut Writer, entries: &mut [Entry]) -> Result<(), LogError> {
-        let mut compressor = self.compressors.lock().pop().unwrap_or_default();
+    fn write(&self, writer: &mut Writer, entries: &[Entry], scratch: &mut Scratch) -> Result<(), LogError> {
+        let Scratch { compressor, frame, .. } = scratch;
         let mut stored = Vec::new();
-        let mut batch = Batch::new(writer);
+        let mut batch = Batch::new(writer, frame);
         let mut result = Ok(());
-        for entry in entries.iter() {
+        for entry in entries {
             let (compression, bytes) = match entry.what {
                 What::Record(compression) => (compression, &entry.bytes),
                 What::Series => {
@@ -326,17 +331,14 @@ impl Log {
                     (compressor.append(self.options.compression, &entry.bytes, &mut stored), &stored)
                 }
             };
-            if !has_room(batch.writer.filled + batch.writer.frame.len() as u64, bytes.len(), self.options.segment_size)
-            {
+            if !has_room(batch.writer.filled + batch.frame.len() as u64, bytes.len(), self.options.segment_size) {
                 result = batch.next_segment(self);
                 if result.is_err() {
                     break;
                 }
             }
-            let Writer { filled, frame, .. } = &mut *batch.writer;
-            put_record(*filled + frame.len() as u64, compression, bytes, frame);
+            put_record(batch.writer.filled + batch.frame.len() as u64, compression, bytes, batch.frame);
         }
-        self.compressors.lock().push(compressor);
         batch.finish(self, result)
     }
 
@@ -347,7 +349,8 @@ impl Log {
     pub fn next_segment(&self) -> Result<u64, LogError> {
         self.check_end()?;
         let mut writer = self.writer.lock();
-        let mut batch = Batch::new(&mut writer);
+        let mut frame = Vec::new();
+        let mut batch = Batch::new(&mut writer, &mut frame);
         let result = batch.next_segment(self);
         batch.finish(self, result)?;
         Ok(writer.segment)
@@ -450,9 +453,9 @@ impl Log {
             written => written?,
         }
         let mut writer = self.writer.lock();
-        let batch = Batch::new(&mut writer);
-        let Writer { filled, frame, .. } = &mut *batch.writer;
-        put_page_end(*filled, frame);
+        let mut frame = Vec::new();
+        put_page_end(writer.filled, &mut frame);
+        let batch = Batch { writer: &mut writer, frame: &mut frame, left: Vec::new() };
         batch.finish(self, Ok(()))?;
         // Who waits for the turn now has not been acknowledged, and finds the end.
         self.end(LogError::Closed { dir: self.dir.clone() });
@@ -486,22 +489,28 @@ impl Log {
 }
 
 impl Queue {
-    fn seal_series(&mut self) {
+    fn seal_series(&mut self, buffers: &mut Vec<Vec<u8>>) {
         if !self.series.is_empty() {
-            let buffer = self.spare.pop().unwrap_or_default();
+            let buffer = buffers.pop().unwrap_or_default();
             let bytes = std::mem::replace(&mut self.series, buffer);
             self.entries.push(Entry { what: What::Series, bytes });
         }
     }
+}
 
+impl Scratch {
+    /// Keeps the memory of what is written, as far as it is of a reasonable size.
     fn keep_buffers(&mut self, entries: Vec<Entry>) {
         const SPARE_BUFFERS: usize = 16;
         const LARGEST: usize = 1 << 20;
         for Entry { mut bytes, .. } in entries {
-            if self.spare.len() < SPARE_BUFFERS && bytes.capacity() <= LARGEST {
+            if self.buffers.len() < SPARE_BUFFERS && bytes.capacity() <= LARGEST {
                 bytes.clear();
-                self.spare.push(bytes);
+                self.buffers.push(bytes);
             }
+        }
+        if self.frame.capacity() > LARGEST {
+            self.frame = Vec::new();
         }
     }
 }
@@ -509,19 +518,22 @@ impl Queue {
 /// A write under way, which may go over into new segments and is undone whole.
 struct Batch<'a> {
     writer: &'a mut Writer,
+    /// What is to be written next.
+    frame: &'a mut Vec<u8>,
     /// Where it began: the segments that it left, each with its file and the length it had before.
     left: Vec<(u64, Box<dyn File>, u64)>,
 }
 
 impl<'a> Batch<'a> {
-    fn new(writer: &'a mut Writer) -> Self {
-        writer.frame.clear();
-        Self { writer, left: Vec::new() }
+    fn new(writer: &'a mut Writer, frame: &'a mut Vec<u8>) -> Self {
+        frame.clear();
+        Self { writer, frame, left: Vec::new() }
     }
 
     /// Writes what is framed, ends the segment and begins the next.
     fn next_segment(&mut self, log: &Log) -> Result<(), LogError> {
-        let Writer { file, segment, filled, frame, .. } = &mut *self.writer;
+        let Self { writer, frame, .. } = self;
+        let Writer { file, segment, filled, .. } = &mut **writer;
         let before = *filled;
         put_page_end(*filled + frame.len() as u64, frame);
         let path = segment_path(&log.dir, *segment);
@@ -541,8 +553,8 @@ impl<'a> Batch<'a> {
     fn finish(mut self, log: &Log, framed: Result<(), LogError>) -> Result<(), LogError> {
         match framed.and_then(|()| self.append()) {
             Ok(()) => {
-                self.writer.filled += self.writer.frame.len() as u64;
-                if self.writer.frame.is_empty() {
+                self.writer.filled += self.frame.len() as u64;
+                if self.frame.is_empty() {
                     return Ok(());
                 }
                 if log.options.durability == Durability::Sync {
@@ -563,7 +575,8 @@ impl<'a> Batch<'a> {
     }
 
     fn append(&mut self) -> Result<(), LogError> {
-        let Writer { file, segment, frame, .. } = &mut *self.writer;
+        let Self { writer, frame, .. } = self;
+        let Writer { file, segment, .. } = &mut **writer;
         if frame.is_empty() {
             return Ok(());
         }
