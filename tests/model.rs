@@ -329,6 +329,21 @@ fn what_came_late_does_not_outlive_its_block_because_of_a_reader() {
     replay(options, &operations);
 }
 
+/// What a reader kept in memory was cut into a block again, after retention had taken the first one.
+#[test]
+fn what_came_late_and_expired_is_not_cut_again_because_of_a_reader() {
+    let options = Options {
+        min_block_duration: 10_000,
+        out_of_order_window: 200_000,
+        retention: Retention { time: Some(60_000), ..Retention::default() },
+        ..Options::default()
+    };
+    let mut operations = written_twice(101_000).to_vec();
+    operations.insert(5, Operation::Hold { slot: 0 });
+    operations.push(Operation::Bulk { samples: Vec::new() });
+    replay(options, &operations);
+}
+
 /// Whichever write of the deletion fails: what was written second must not outlive what was written first.
 #[test]
 fn a_deletion_that_fails_half_way_does_not_let_a_later_write_answer() {
@@ -525,4 +540,50 @@ fn a_series_without_samples_that_a_snapshot_has_is_in_the_log_too() {
             Operation::Maintain,
         ],
     );
+}
+
+/// A snapshot of the head in which nothing is left of series that were deleted and cut: no block says that they are past
+/// those times, and a sample that was taken there would be lost with the snapshot, as the log has the first ones.
+#[test]
+fn what_was_deleted_and_cut_is_past_for_whoever_opens_a_snapshot() {
+    let options = Options { min_block_duration: 10_000, snapshot_interval: Some(Duration::ZERO), ..Options::default() };
+    let labels = Labels::from_pairs([("__name__", "a")]);
+    let value = narthex::model::Value::Float(0.0);
+    let burst = Operation::Burst { labels, ago: 0, step: 1, count: 20, value };
+    replay(
+        options,
+        &[
+            burst.clone(),
+            Operation::Delete { ago: 1000, len: 1000, matchers: Vec::new() },
+            Operation::Flush,
+            Operation::Reopen,
+            burst,
+        ],
+    );
+}
+
+/// The snapshot had neither the deletion, which the cut was done with, nor a word that chunks on the disk from before that
+/// are not wanted.
+#[test]
+fn full_chunks_that_were_deleted_and_cut_do_not_come_back_beside_a_snapshot() {
+    let options = Options { min_block_duration: 10_000, snapshot_interval: Some(Duration::ZERO), ..Options::default() };
+    let labels = Labels::from_pairs([("__name__", "a")]);
+    let value = narthex::model::Value::Float(0.0);
+    // Their file stays, as there are chunks in it that are not cut.
+    let bursts = [0, -1000].map(|ago| Operation::Burst {
+        labels: labels.clone(),
+        ago,
+        step: 1,
+        count: 300,
+        value: value.clone(),
+    });
+    let rest = [
+        Operation::Maintain,
+        append(0, "a", -14_900),
+        Operation::Commit { appender: 0 },
+        Operation::Delete { ago: 1000, len: 999, matchers: Vec::new() },
+        Operation::Maintain,
+        Operation::Kill,
+    ];
+    replay(options, &[&bursts[..], &rest].concat());
 }

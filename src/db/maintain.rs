@@ -292,11 +292,14 @@ impl Inner {
         drop(source);
         state.collect |= self.head.truncate_memory(end).series_marked > 0;
         state.cut_late = true;
-        if let Some(block) = written {
-            // Without a block, since all of it was deleted, nothing says at the next opening that what the head's chunks
-            // on the disk have is not wanted: then it is the log's deletions that say so, and they stay.
-            state.shorten_to = Some(end);
-            tracing::info!(%block, min = range.min, max = range.max, "cut a block from the head");
+        match written {
+            Some(block) => {
+                state.shorten_to = Some(end);
+                tracing::info!(%block, min = range.min, max = range.max, "cut a block from the head");
+            }
+            // Since all of it was deleted, there is no block that says at the next opening that what the head's chunks on
+            // the disk have is not wanted: it is the log's deletions that say so, and they stay; or a snapshot of the head.
+            None => self.head.is_emptied_before(end),
         }
         Ok(written)
     }

@@ -71,6 +71,13 @@ impl Head {
         self.collect()
     }
 
+    /// Of what was before `t` all that blocks do not have was deleted. No block says so at the next opening, and the log
+    /// says it of each sample; a snapshot of the head, which has none of them, must say it too.
+    pub(crate) fn is_emptied_before(&self, t: i64) {
+        self.floor.fetch_max(t, Ordering::AcqRel);
+        self.emptied.fetch_max(t, Ordering::AcqRel);
+    }
+
     /// Drops what [`truncate_memory`](Head::truncate_memory) left because somebody could still see it.
     pub fn collect(&self) -> Collected {
         let mut collected = self.remove_marked();

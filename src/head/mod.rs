@@ -196,6 +196,8 @@ pub struct Head {
     floor: AtomicI64,
     /// Readers see nothing older: it is in blocks, and being given back.
     truncated: AtomicI64,
+    /// Nothing is left of what was before: it was cut when all that no block had yet was deleted, so that no block says so.
+    emptied: AtomicI64,
     /// Series that are about to be removed.
     marked: Mutex<Vec<gc::Marked>>,
     /// Numbers in the log that no series has any more, but whose records may still stand there.
@@ -259,6 +261,7 @@ impl Head {
             max_time: AtomicI64::new(i64::MIN),
             floor: AtomicI64::new(i64::MIN),
             truncated: AtomicI64::new(i64::MIN),
+            emptied: AtomicI64::new(i64::MIN),
             marked: Mutex::default(),
             gone: Mutex::default(),
             tombstones: HeadTombstones::default(),

@@ -212,9 +212,9 @@ impl OnDisk {
         Self { chunks, late, last }
     }
 
-    /// The numbers of the series that have chunks, ascending, again and again.
-    pub(super) fn series(&self) -> impl Iterator<Item = u64> {
-        self.chunks.iter().map(|chunk| chunk.series)
+    /// The numbers of the series that have chunks with something from `floor` on, ascending, again and again.
+    pub(super) fn series(&self, floor: i64) -> impl Iterator<Item = u64> {
+        self.chunks.iter().filter(move |chunk| chunk.range.max >= floor).map(|chunk| chunk.series)
     }
 
     pub(super) fn of(&self, series: u64) -> &[Loaded] {
@@ -490,6 +490,9 @@ impl Head {
 
     /// Gives a series its chunks on the disk; how many, and up to where all its samples are there.
     pub(super) fn attach(&self, series: &Series<'_>, chunks: &[Loaded]) -> (u64, i64) {
+        let floor = self.floor.load(Relaxed);
+        // A snapshot can say of more than blocks do that it is not wanted.
+        let chunks = chunks.get(chunks.partition_point(|chunk| chunk.range.max < floor)..).unwrap_or_default();
         let mut state = series.lock();
         let count = state.attach(series, chunks.iter().map(|chunk| (chunk.range, chunk.place)));
         let until = state.mapped_until();
@@ -497,7 +500,6 @@ impl Head {
         let attached = chunks.get(..count).unwrap_or_default();
         if let (Some(first), Some(last)) = (attached.first(), attached.last()) {
             self.counters.chunks.fetch_add(count as u64, Relaxed);
-            let floor = self.floor.load(Relaxed);
             if first.range.min < floor {
                 // It goes on behind the blocks; what it holds before that is theirs.
                 self.truncated.fetch_max(floor, Release);

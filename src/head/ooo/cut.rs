@@ -11,6 +11,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 
@@ -29,6 +30,8 @@ use crate::wal::Log;
 pub struct OutOfOrderCut {
     head: Arc<Head>,
     ids: Arc<[u32]>,
+    /// Blocks had what came before this cut: it may lie here still, for readers, and some of it may have expired.
+    from: u64,
     generation: u64,
     /// The first segment of the log that has nothing of it.
     segment: Option<u64>,
@@ -48,7 +51,7 @@ pub(super) struct Passed {
 pub struct OutOfOrderHead {
     head: Arc<Head>,
     ids: Arc<[u32]>,
-    generation: u64,
+    generations: Range<u64>,
     range: TimeRange,
 }
 
@@ -76,6 +79,7 @@ impl Head {
             let segment = table.log.as_ref().map(Log::next_segment).transpose()?;
             (segment, table.generation.fetch_add(1, AcqRel) + 1)
         };
+        let from = table.passed_to();
         let mut ids = table.ids();
         let mut span: Option<TimeRange> = None;
         ids.retain(|id| {
@@ -83,14 +87,14 @@ impl Head {
                 it.touch(generation, self.isolation.low());
                 let mut cut = it.chunks.iter().filter(|chunk| chunk.generation < generation).peekable();
                 let any = cut.peek().is_some();
-                for chunk in cut {
+                for chunk in cut.filter(|chunk| chunk.generation >= from) {
                     let all = span.get_or_insert(chunk.range);
                     *all = TimeRange::new(all.min.min(chunk.range.min), all.max.max(chunk.range.max));
                 }
                 any
             })
         });
-        Ok(Some(OutOfOrderCut { head: Arc::clone(self), ids: ids.into(), generation, segment, span }))
+        Ok(Some(OutOfOrderCut { head: Arc::clone(self), ids: ids.into(), from, generation, segment, span }))
     }
 
     /// Forgets what is in `cut`, in the log and in memory: blocks have it, and are served. What open readers may still ask
@@ -162,7 +166,8 @@ impl OutOfOrderCut {
     /// The samples in `range`, as a block.
     #[must_use]
     pub fn head(&self, range: TimeRange) -> OutOfOrderHead {
-        OutOfOrderHead { head: Arc::clone(&self.head), ids: Arc::clone(&self.ids), generation: self.generation, range }
+        let generations = self.from..self.generation;
+        OutOfOrderHead { head: Arc::clone(&self.head), ids: Arc::clone(&self.ids), generations, range }
     }
 }
 
@@ -179,7 +184,8 @@ impl OutOfOrderHead {
     fn metas(&self, id: u32) -> Vec<ChunkMeta> {
         let metas = self.head.out_of_order.look(id, |it| {
             let chunks = it.chunks.iter().enumerate();
-            let inside = chunks.filter(|(_, it)| it.generation < self.generation && it.range.overlaps(&self.range));
+            let inside =
+                chunks.filter(|(_, it)| self.generations.contains(&it.generation) && it.range.overlaps(&self.range));
             let meta = |(index, it): (usize, &super::series::Chunk)| ChunkMeta {
                 reference: reference(id, index),
                 min_time: it.range.min,

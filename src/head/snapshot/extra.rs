@@ -1,9 +1,10 @@
 //! What the log says and a snapshot's records have no place for: the file `narthex` in its directory.
 //!
 //! ```text
-//! magic "NTHX"  version 1  body  CRC-32C of version and body
+//! magic "NTHX"  version 2  body  CRC-32C of version and body
 //! body   be64 last number given to a series
 //!        be64 place behind the last chunk in `chunks_head`
+//!        varint t: all before was deleted, or is in blocks                not in version 1
 //!        uvarint n, (uvarint number, uvarint segment, varint t, uvarint other)*n
 //!                                                                         numbers that no series has any more
 //!        uvarint n, (len name, type byte, len unit, len help)*n           metadata by metric
@@ -20,15 +21,19 @@ use crate::model::{Metadata, MetricType};
 /// The file's name: no number, so that no reader of logs takes it for a segment.
 pub(super) const FILE: &str = "narthex";
 const MAGIC: &[u8] = b"NTHX";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Of those that do not say what was deleted.
+const VERSION_1: u8 = 1;
 
 /// What stands in the file.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Extra {
     /// The last number given to a series.
     pub(crate) last_reference: u64,
     /// Where `chunks_head` ended: if it ends before that now, it is not whole.
     pub(crate) chunks_end: u64,
+    /// Nothing is left of what was before, but for what blocks have; `i64::MIN`: blocks say up to where they have all.
+    pub(crate) emptied: i64,
     /// Numbers that no series has any more.
     pub(crate) gone: Vec<GoneNumber>,
     /// What is known of the metrics, by name.
@@ -55,6 +60,7 @@ impl Extra {
         bytes.push(VERSION);
         put_be_u64(&mut bytes, self.last_reference);
         put_be_u64(&mut bytes, self.chunks_end);
+        put_varint(&mut bytes, self.emptied);
         put_uvarint(&mut bytes, self.gone.len() as u64);
         for gone in &self.gone {
             put_uvarint(&mut bytes, gone.reference);
@@ -85,7 +91,7 @@ impl Extra {
             return Err(invalid(bytes.len() - sum.len(), "wrong sum"));
         }
         match summed.split_first() {
-            Some((&VERSION, body)) => Self::parse_body(body),
+            Some((&version @ (VERSION_1 | VERSION), body)) => Self::parse_body(version, body),
             _ => Err(invalid(MAGIC.len(), "unknown version")),
         }
     }
@@ -94,13 +100,15 @@ impl Extra {
     ///
     /// # Errors
     /// [`SnapshotError`].
-    pub(crate) fn parse_body(body: &[u8]) -> Result<Self, SnapshotError> {
+    pub(crate) fn parse_body(version: u8, body: &[u8]) -> Result<Self, SnapshotError> {
         let read = |source| SnapshotError::Read { record: FILE, source };
         let mut reader = Reader::new(body);
         let mut extra = Self {
             last_reference: reader.be_u64().map_err(read)?,
             chunks_end: reader.be_u64().map_err(read)?,
-            ..Self::default()
+            emptied: if version == VERSION_1 { i64::MIN } else { reader.varint().map_err(read)? },
+            gone: Vec::new(),
+            metadata: Vec::new(),
         };
         // An entry takes some bytes, so a wild count ends at the file's end.
         for _ in 0..reader.uvarint().map_err(read)? {

@@ -82,6 +82,11 @@ impl Head {
         chunks_end: ChunkPlace,
     ) -> Result<LoadedSnapshot> {
         let path = position.path(dir);
+        let extra = path.join(FILE);
+        let extra = env.fs.stat(&extra)?.map(|_| Ok::<_, Error>(Extra::parse(&env.fs.read(&extra)?)?)).transpose()?;
+        if let Some(extra) = &extra {
+            self.is_emptied_before(extra.emptied);
+        }
         let mut reader = LogReader::open(&env.fs, &path)?;
         let tasks = env.executor.parallelism();
         let mut runs: Vec<Run> = (0..tasks).map(|_| Run::default()).collect();
@@ -137,10 +142,8 @@ impl Head {
             chunks_mapped,
             last_reference: last,
         };
-        let extra = path.join(FILE);
-        match env.fs.stat(&extra)? {
-            Some(_) => {
-                let extra = Extra::parse(&env.fs.read(&extra)?)?;
+        match extra {
+            Some(extra) => {
                 if extra.chunks_end > chunks_end.0 {
                     return Err(corrupt("head chunks on the disk are missing".to_owned()));
                 }
@@ -153,7 +156,7 @@ impl Head {
         }
         let is_second = |number: u64| loaded.second.iter().any(|(second, ..)| *second == number);
         let is_there = |n: u64| loaded.number(n).is_some() || n > loaded.last_reference || is_second(n);
-        if let Some(number) = on_disk.series().find(|number| !is_there(*number)) {
+        if let Some(number) = on_disk.series(self.floor.load(Relaxed)).find(|number| !is_there(*number)) {
             // Perhaps the series has another number in the snapshot: the log tells.
             return Err(corrupt(format!(
                 "head chunks on the disk are of series {number}, which is not in the snapshot"

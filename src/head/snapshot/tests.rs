@@ -7,8 +7,10 @@ use std::sync::atomic::Ordering;
 use proptest::prelude::*;
 
 use super::decode::OpenChunk;
+use super::extra::Extra;
 use super::*;
 use crate::chunk::{EncodedChunk, Encoding, samples};
+use crate::codec::crc32c;
 use crate::fs::Env;
 use crate::head::{Head, HeadOptions, Replayed};
 use crate::model::{Labels, LabelsBuilder, Metadata, MetricType, TimeRange, Value};
@@ -105,6 +107,24 @@ fn what_no_writer_can_have_written_is_refused() {
     put_tombstones([(1, TimeRange::new(5, 6))], &mut record);
     record[2] = 2;
     assert!(refused(&record).contains("version 2"));
+}
+
+#[test]
+fn a_file_of_the_first_version_says_nothing_of_what_was_deleted() {
+    let extra = Extra {
+        last_reference: 7,
+        chunks_end: 9,
+        emptied: 1000,
+        gone: Vec::new(),
+        metadata: vec![("up".to_owned(), Metadata::default())],
+    };
+    assert_eq!(Extra::parse(&extra.to_bytes()), Ok(extra.clone()));
+    let first = b"NTHX\x01\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x09\0\x01\x02up";
+    let mut first = first.to_vec();
+    first.extend([Metadata::default().metric_type.number(), 0, 0]);
+    let sum = crc32c(&first[4..]);
+    first.extend(sum.to_be_bytes());
+    assert_eq!(Extra::parse(&first), Ok(Extra { emptied: i64::MIN, ..extra }));
 }
 
 proptest! {

@@ -164,6 +164,7 @@ impl Head {
         Extra {
             last_reference: self.last_reference.load(Ordering::Acquire),
             chunks_end: self.mapped.as_ref().map_or(0, |files| files.end().0),
+            emptied: self.emptied.load(Ordering::Acquire),
             gone,
             metadata: self.metadata.get(None, self.holds()),
         }
