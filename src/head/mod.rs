@@ -103,7 +103,7 @@ use replay::OnDisk;
 use series::{Header, Series, SeriesState};
 use series_map::SeriesMap;
 use slab::{Run, Slab};
-use snapshot::find_snapshot;
+use snapshot::{SnapshotPosition, find_snapshot};
 use tombstones::HeadTombstones;
 use trail::Trail;
 
@@ -290,9 +290,16 @@ impl Head {
     ) -> Result<(Arc<Self>, Replayed)> {
         options.check()?;
         let wal = dir.join(WAL_DIR);
-        let opened = MappedChunks::open(env, &dir.join(CHUNKS_HEAD_DIR))?;
+        let fs = env.fs.as_ref();
+        let snapshot = find_snapshot(env, dir)?;
+        if snapshot.is_none() {
+            // What does not count now must not when there are as many segments again, or fewer checkpoints.
+            snapshot::remove_snapshots(fs, dir)?;
+        }
+        let before_mending = || snapshot::remove_snapshots(fs, dir);
+        let opened = MappedChunks::open(env, &dir.join(CHUNKS_HEAD_DIR), before_mending)?;
         let damage = opened.damage.clone();
-        let (mut head, mut replayed) = Self::read_back(env, dir, options, floor, opened)?;
+        let (mut head, mut replayed) = Self::read_back(env, dir, options, floor, opened, snapshot)?;
         if env.fs.stat(dir)?.is_some() {
             snapshot::remove_leftovers(env.fs.as_ref(), dir)?;
         }
@@ -318,13 +325,21 @@ impl Head {
         // Looked at first: the log has what they have, and more.
         let opened = MappedChunks::open_read_only(env, &dir.join(CHUNKS_HEAD_DIR))?;
         let damage = opened.damage.clone();
-        let (head, mut replayed) = Self::read_back(env, dir, options, floor, opened)?;
+        let snapshot = find_snapshot(env, dir)?;
+        let (head, mut replayed) = Self::read_back(env, dir, options, floor, opened, snapshot)?;
         replayed.damage.extend(damage);
         Ok((Arc::new(head), replayed))
     }
 
-    /// A head of what lies in `dir`: chunks on the disk, the snapshot, if there is one to be used, and the log.
-    fn read_back(env: &Env, dir: &Path, options: HeadOptions, floor: i64, opened: Opened) -> Result<(Self, Replayed)> {
+    /// A head of what lies in `dir`: chunks on the disk, the snapshot at this position, if it counts, and the log.
+    fn read_back(
+        env: &Env,
+        dir: &Path,
+        options: HeadOptions,
+        floor: i64,
+        opened: Opened,
+        position: Option<SnapshotPosition>,
+    ) -> Result<(Self, Replayed)> {
         let fresh = || {
             let head = Self::new(env, options, None);
             head.floor.store(floor, Ordering::Release);
@@ -332,9 +347,9 @@ impl Head {
         };
         let on_disk = OnDisk::new(opened.loaded, floor);
         let (mut head, mut snapshot, mut refused) = (fresh(), None, None);
-        if let Some(position) = find_snapshot(env, dir)? {
+        if let Some(position) = position {
             let loaded = match opened.damage.first() {
-                None => head.load_snapshot(env, dir, position, &on_disk, opened.chunks.end()),
+                None => head.load_snapshot(env, dir, position, &on_disk, &opened.chunks),
                 Some(damage) => Err(Error::new(ErrorKind::Corrupt, damage.to_string())),
             };
             match loaded {
@@ -342,6 +357,10 @@ impl Head {
                 Err(error) => {
                     tracing::warn!(dir = %dir.display(), %error, "a snapshot is of no use; the whole log is read");
                     refused = Some(error.to_string());
+                    if opened.chunks.is_writable() {
+                        // Full chunks go to the disk while the log is read: it could pass for whole the next time.
+                        snapshot::remove_snapshots(env.fs.as_ref(), dir)?;
+                    }
                     // It may have been half read.
                     head = fresh();
                 }

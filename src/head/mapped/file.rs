@@ -1,7 +1,9 @@
 //! One file of head chunks, while it grows and when it is finished.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -19,6 +21,8 @@ const GUESS: usize = 1024;
 pub(crate) struct ChunkFile {
     path: PathBuf,
     content: RwLock<Content>,
+    /// The newest sample of its chunks in order; `i64::MIN` as long as there is none.
+    newest: AtomicI64,
 }
 
 #[derive(Debug)]
@@ -37,12 +41,15 @@ enum Content {
 
 impl ChunkFile {
     pub(super) fn finished(path: PathBuf, bytes: Bytes) -> Self {
-        Self { path, content: RwLock::new(Content::Finished(bytes)) }
+        Self::new(path, Content::Finished(bytes))
     }
 
     pub(super) fn growing(path: PathBuf, read: Box<dyn ReadAt>, written: u64) -> Self {
-        let content = Content::Growing { read: Arc::from(read), written, tail: Vec::new() };
-        Self { path, content: RwLock::new(content) }
+        Self::new(path, Content::Growing { read: Arc::from(read), written, tail: Vec::new() })
+    }
+
+    fn new(path: PathBuf, content: Content) -> Self {
+        Self { path, content: RwLock::new(content), newest: AtomicI64::new(i64::MIN) }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -68,6 +75,38 @@ impl ChunkFile {
             Content::Growing { written, tail, .. } => (*written + tail.len() as u64, tail.len()),
             Content::Finished(bytes) => (bytes.len() as u64, 0),
         }
+    }
+
+    /// A chunk in order ends at `t`.
+    pub(super) fn reaches(&self, t: i64) {
+        self.newest.fetch_max(t, Ordering::AcqRel);
+    }
+
+    /// The newest sample of its chunks in order.
+    pub(super) fn newest(&self) -> i64 {
+        self.newest.load(Ordering::Acquire)
+    }
+
+    /// Where the next chunk goes, and the sum of the last one.
+    ///
+    /// # Errors
+    /// [`MappedError::Io`].
+    pub(super) fn end_and_sum(&self) -> Result<(u64, u32), MappedError> {
+        // One lock for both: the file grows.
+        let content = self.content.read();
+        let end = match &*content {
+            Content::Growing { written, tail, .. } => *written + tail.len() as u64,
+            Content::Finished(bytes) => bytes.len() as u64,
+        };
+        Ok((end, content.sum_before(end).map_err(MappedError::io(&self.path))?.unwrap_or(0)))
+    }
+
+    /// Whether the sum of a chunk that ends at `end` is this one.
+    ///
+    /// # Errors
+    /// [`MappedError::Io`].
+    pub(super) fn has_sum(&self, end: u64, sum: u32) -> Result<bool, MappedError> {
+        Ok(self.content.read().sum_before(end).map_err(MappedError::io(&self.path))? == Some(sum))
     }
 
     /// Hands what is in memory alone to `write`, which gets it and where in the file it belongs. Readers go on.
@@ -136,5 +175,27 @@ impl ChunkFile {
         }
         bytes.truncate(len as usize);
         split(&Bytes::from(bytes))
+    }
+}
+
+impl Content {
+    /// The four bytes before `end`, if the file goes that far.
+    fn sum_before(&self, end: u64) -> io::Result<Option<u32>> {
+        let Some(at) = end.checked_sub(4) else { return Ok(None) };
+        let in_memory = |bytes: &[u8], at: u64| {
+            let bytes = bytes.get(usize::try_from(at).unwrap_or(usize::MAX)..)?;
+            bytes.first_chunk::<4>().map(|sum| u32::from_be_bytes(*sum))
+        };
+        match self {
+            Self::Finished(bytes) => Ok(in_memory(bytes, at)),
+            // Whole chunks are handed to the disk, never a part of a sum.
+            Self::Growing { written, tail, .. } if at >= *written => Ok(in_memory(tail, at - written)),
+            Self::Growing { written, .. } if end > *written => Ok(None),
+            Self::Growing { read, .. } => {
+                let mut sum = [0; 4];
+                let is_whole = read.read_at(at, &mut sum)? == sum.len();
+                Ok(is_whole.then(|| u32::from_be_bytes(sum)))
+            }
+        }
     }
 }

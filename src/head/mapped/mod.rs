@@ -82,6 +82,19 @@ pub(crate) struct Loaded {
     pub(crate) out_of_order: bool,
 }
 
+/// How far a file had got: what a snapshot of the head rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileThen {
+    /// Its number.
+    pub(crate) number: u32,
+    /// Where its last chunk ended.
+    pub(crate) end: u64,
+    /// That chunk's sum, which tells the file from another one that got its number; `None`: not known.
+    pub(crate) sum: Option<u32>,
+    /// The newest sample of its chunks in order.
+    pub(crate) newest: i64,
+}
+
 /// The files of one directory.
 #[derive(Debug)]
 pub(crate) struct MappedChunks {
@@ -138,6 +151,9 @@ impl MappedChunks {
         }
         let current = self.current(&mut writer)?;
         let put = |out: &mut Vec<u8>| put_chunk(out, series, range, chunk, out_of_order);
+        if !out_of_order {
+            current.shared.reaches(range.max);
+        }
         let place = ChunkPlace::new(current.number, current.shared.extend(put));
         if current.shared.end().1 >= BUFFER
             && let Err(error) = self.flush_current(&mut writer)
@@ -216,10 +232,38 @@ impl MappedChunks {
         }
     }
 
-    /// Where the last chunk ends. It only grows, as long as no file is lost.
-    pub(crate) fn end(&self) -> ChunkPlace {
+    /// How far each file has got.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(crate) fn files_now(&self) -> Result<Vec<FileThen>> {
         let files = self.files.read();
-        files.last_key_value().map_or(ChunkPlace(0), |(number, file)| ChunkPlace::new(*number, file.end().0))
+        let files = files.iter().map(|(&number, file)| {
+            let (end, sum) = file.end_and_sum()?;
+            Ok(FileThen { number, end, sum: Some(sum), newest: file.newest() })
+        });
+        files.collect()
+    }
+
+    /// The first of these files that is not there with all it had, unless it was deleted from the front and nothing of it
+    /// is wanted any more: it ended before `floor`.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(crate) fn first_missing(&self, then: &[FileThen], floor: i64) -> Result<Option<u32>> {
+        let files = self.files.read();
+        let first = files.first_key_value().map_or(u32::MAX, |(number, _)| *number);
+        for FileThen { number, end, sum, newest } in then {
+            let is_there = match files.get(number) {
+                Some(file) if file.end().0 < *end => false,
+                Some(file) => sum.map_or(Ok(true), |sum| file.has_sum(*end, sum))?,
+                None => *number < first && *newest < floor,
+            };
+            if !is_there {
+                return Ok(Some(*number));
+            }
+        }
+        Ok(None)
     }
 
     /// The number that the next file gets, or the one that grows has: all chunks from now on lie there or behind.

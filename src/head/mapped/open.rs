@@ -36,42 +36,51 @@ struct Entry {
 }
 
 impl MappedChunks {
-    /// Opens the files in `dir` for who owns them: what is damaged is cut away, and what lies behind it deleted.
+    /// Opens the files in `dir` for who owns them: what is damaged is cut away, and what lies behind it deleted. Before
+    /// that `before_mending` is called: behind it nobody sees any more that something is missing.
     ///
     /// # Errors
-    /// `Io`, `Full`. Damage is no error.
-    pub(crate) fn open(env: &Env, dir: &Path) -> Result<Opened> {
-        Self::open_sized(env, dir, FILE_SIZE)
+    /// `Io`, `Full`, or what `before_mending` returns. Damage is no error.
+    pub(crate) fn open(env: &Env, dir: &Path, before_mending: impl FnOnce() -> Result<()>) -> Result<Opened> {
+        Self::open_sized(env, dir, FILE_SIZE, before_mending)
     }
 
     /// As [`open`](Self::open), with files of another size.
-    pub(super) fn open_sized(env: &Env, dir: &Path, limit: u64) -> Result<Opened> {
+    pub(super) fn open_sized(
+        env: &Env,
+        dir: &Path,
+        limit: u64,
+        before_mending: impl FnOnce() -> Result<()>,
+    ) -> Result<Opened> {
         let fs = env.fs.as_ref();
         let entries = list(fs, dir)?;
         let mut opened = Opened::new(env, dir, limit);
         let mut sound = 0;
+        let mut torn = None;
         for entry in &entries {
             if !opened.follows(dir, entry) {
                 break;
             }
             let path = dir.join(&entry.name);
             let bytes = fs.map(&path).map_err(MappedError::io(&path))?;
-            match opened.scan(entry, &bytes) {
-                Ok(()) => opened.keep(entry, &path, bytes),
-                Err(broken) => {
-                    // Who reads the directory beside us may have the file mapped: it is not cut, but replaced.
-                    let whole = bytes.slice(..(broken.sound as usize).min(bytes.len()));
-                    opened.note(&path, entry.number, broken.sound, broken.reason);
-                    if whole.len() as u64 > HEADER_LEN {
-                        replace(fs, dir, &path, &whole)?;
-                        drop((whole, bytes));
-                        let bytes = fs.map(&path).map_err(MappedError::io(&path))?;
-                        opened.keep(entry, &path, bytes);
-                        sound += 1;
-                    }
-                    break;
-                }
+            let (whole, newest, broken) = opened.scan(entry, bytes);
+            if let Some(broken) = broken {
+                opened.note(&path, entry.number, broken.sound, broken.reason);
+                torn = Some((entry, path, whole, newest)).filter(|(_, _, whole, _)| whole.len() as u64 > HEADER_LEN);
+                break;
             }
+            opened.keep(entry, &path, whole, newest);
+            sound += 1;
+        }
+        if sound < entries.len() {
+            before_mending()?;
+        }
+        if let Some((entry, path, whole, newest)) = torn {
+            // Who reads the directory beside us may have the file mapped: it is not cut, but replaced.
+            replace(fs, dir, &path, &whole)?;
+            drop(whole);
+            let bytes = fs.map(&path).map_err(MappedError::io(&path))?;
+            opened.keep(entry, &path, bytes, newest);
             sound += 1;
         }
         // From behind, so that there is no gap at any moment.
@@ -114,11 +123,12 @@ impl MappedChunks {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 read => read.map_err(MappedError::io(&path))?,
             };
-            let scanned = opened.scan(entry, &bytes);
+            let (whole, newest, broken) = opened.scan(entry, bytes);
             if is_last {
                 match fs.open_read(&path) {
                     Ok(read) => {
-                        let file = ChunkFile::growing(path, read, bytes.len() as u64);
+                        let file = ChunkFile::growing(path, read, whole.len() as u64);
+                        file.reaches(newest);
                         opened.chunks.files.write().insert(entry.number, Arc::new(file));
                     }
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -127,8 +137,8 @@ impl MappedChunks {
                     Err(error) => return Err(MappedError::io(&path)(error).into()),
                 }
             } else {
-                opened.keep(entry, &path, bytes);
-                if let Err(broken) = scanned {
+                opened.keep(entry, &path, whole, newest);
+                if let Some(broken) = broken {
                     opened.note(&path, entry.number, broken.sound, broken.reason);
                     break;
                 }
@@ -160,10 +170,15 @@ impl Opened {
         missing.is_none()
     }
 
-    /// Takes the chunks of a file, as far as it is sound.
-    fn scan(&mut self, entry: &Entry, bytes: &[u8]) -> Result<(), Broken> {
+    /// Takes the chunks of a file, as far as it is sound: the bytes up to there, the newest sample of those in order, and
+    /// what is wrong behind them.
+    fn scan(&mut self, entry: &Entry, bytes: Bytes) -> (Bytes, i64, Option<Broken>) {
         let loaded = &mut self.loaded;
-        let scanned = scan(bytes, |found, _| {
+        let mut newest = i64::MIN;
+        let scanned = scan(&bytes, |found, _| {
+            if !found.out_of_order {
+                newest = newest.max(found.range.max);
+            }
             loaded.push(Loaded {
                 series: found.series,
                 range: found.range,
@@ -173,11 +188,13 @@ impl Opened {
                 out_of_order: found.out_of_order,
             });
         });
-        scanned.map(drop)
+        let (sound, broken) = scanned.map_or_else(|broken| (broken.sound, Some(broken)), |end| (end, None));
+        (bytes.slice(..(sound as usize).min(bytes.len())), newest, broken)
     }
 
-    fn keep(&self, entry: &Entry, path: &Path, bytes: Bytes) {
+    fn keep(&self, entry: &Entry, path: &Path, bytes: Bytes, newest: i64) {
         let file = ChunkFile::finished(path.to_owned(), bytes);
+        file.reaches(newest);
         self.chunks.files.write().insert(entry.number, Arc::new(file));
     }
 

@@ -23,7 +23,7 @@ fn chunk(n: u64, samples: i64) -> (TimeRange, EncodedChunk) {
 }
 
 fn open(env: &Env, limit: u64) -> Opened {
-    MappedChunks::open_sized(env, Path::new(DIR), limit).unwrap()
+    MappedChunks::open_sized(env, Path::new(DIR), limit, || Ok(())).unwrap()
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! What the log says and a snapshot's records have no place for: the file `narthex` in its directory.
 //!
 //! ```text
-//! magic "NTHX"  version 2  body  CRC-32C of version and body
+//! magic "NTHX"  version 3  body  CRC-32C of version and body
 //! body   be64 last number given to a series
-//!        be64 place behind the last chunk in `chunks_head`
+//!        uvarint n, (uvarint number, uvarint end, be32 last sum, varint t)*n
+//!                                                                         the files of `chunks_head`
 //!        varint t: all before was deleted, or is in blocks                not in version 1
 //!        uvarint n, (uvarint number, uvarint segment, varint t, uvarint other)*n
 //!                                                                         numbers that no series has any more
@@ -12,17 +13,21 @@
 //!
 //! Without it the part of the log that the snapshot stands for must be read for this alone, as with a snapshot that the
 //! original wrote: a number must not be given twice, and a checkpoint must keep the series records of numbers whose
-//! samples still stand there.
+//! samples still stand there. In versions 1 and 2 stands, in the place of the files, one be64: the number of the last one in
+//! the upper half and its end in the lower.
 
 use super::SnapshotError;
 use crate::codec::{Reader, crc32c, put_be_u32, put_be_u64, put_bytes, put_uvarint, put_varint};
+use crate::head::mapped::FileThen;
 use crate::model::{Metadata, MetricType};
 
 /// The file's name: no number, so that no reader of logs takes it for a segment.
 pub(super) const FILE: &str = "narthex";
 const MAGIC: &[u8] = b"NTHX";
-const VERSION: u8 = 2;
-/// Of those that do not say what was deleted.
+const VERSION: u8 = 3;
+/// Of those that say of the files in `chunks_head` where the last one ended, alone.
+const VERSION_2: u8 = 2;
+/// Of those that do not say what was deleted, either.
 const VERSION_1: u8 = 1;
 
 /// What stands in the file.
@@ -30,8 +35,8 @@ const VERSION_1: u8 = 1;
 pub(crate) struct Extra {
     /// The last number given to a series.
     pub(crate) last_reference: u64,
-    /// Where `chunks_head` ended: if it ends before that now, it is not whole.
-    pub(crate) chunks_end: u64,
+    /// How far the files in `chunks_head` had got: what they had must be there.
+    pub(crate) files: Vec<FileThen>,
     /// Nothing is left of what was before, but for what blocks have; `i64::MIN`: blocks say up to where they have all.
     pub(crate) emptied: i64,
     /// Numbers that no series has any more.
@@ -59,7 +64,13 @@ impl Extra {
         let mut bytes = MAGIC.to_vec();
         bytes.push(VERSION);
         put_be_u64(&mut bytes, self.last_reference);
-        put_be_u64(&mut bytes, self.chunks_end);
+        put_uvarint(&mut bytes, self.files.len() as u64);
+        for file in &self.files {
+            put_uvarint(&mut bytes, u64::from(file.number));
+            put_uvarint(&mut bytes, file.end);
+            put_be_u32(&mut bytes, file.sum.unwrap_or(0));
+            put_varint(&mut bytes, file.newest);
+        }
         put_varint(&mut bytes, self.emptied);
         put_uvarint(&mut bytes, self.gone.len() as u64);
         for gone in &self.gone {
@@ -91,7 +102,7 @@ impl Extra {
             return Err(invalid(bytes.len() - sum.len(), "wrong sum"));
         }
         match summed.split_first() {
-            Some((&version @ (VERSION_1 | VERSION), body)) => Self::parse_body(version, body),
+            Some((&version @ (VERSION_1 | VERSION_2 | VERSION), body)) => Self::parse_body(version, body),
             _ => Err(invalid(MAGIC.len(), "unknown version")),
         }
     }
@@ -105,7 +116,7 @@ impl Extra {
         let mut reader = Reader::new(body);
         let mut extra = Self {
             last_reference: reader.be_u64().map_err(read)?,
-            chunks_end: reader.be_u64().map_err(read)?,
+            files: parse_files(version, &mut reader)?,
             emptied: if version == VERSION_1 { i64::MIN } else { reader.varint().map_err(read)? },
             gone: Vec::new(),
             metadata: Vec::new(),
@@ -133,6 +144,26 @@ impl Extra {
         }
         if reader.is_empty() { Ok(extra) } else { Err(invalid(reader.offset(), "bytes too many")) }
     }
+}
+
+fn parse_files(version: u8, reader: &mut Reader<'_>) -> Result<Vec<FileThen>, SnapshotError> {
+    let read = |source| SnapshotError::Read { record: FILE, source };
+    if version != VERSION {
+        let place = reader.be_u64().map_err(read)?;
+        let last = FileThen { number: (place >> 32) as u32, end: place & 0xffff_ffff, sum: None, newest: i64::MAX };
+        return Ok(if place == 0 { Vec::new() } else { vec![last] });
+    }
+    let mut files = Vec::new();
+    for _ in 0..reader.uvarint().map_err(read)? {
+        let number = reader.uvarint().map_err(read)?;
+        files.push(FileThen {
+            number: number.try_into().map_err(|_| invalid(reader.offset(), "a file's number that is too large"))?,
+            end: reader.uvarint().map_err(read)?,
+            sum: Some(reader.be_u32().map_err(read)?),
+            newest: reader.varint().map_err(read)?,
+        });
+    }
+    Ok(files)
 }
 
 fn invalid(offset: usize, what: &str) -> SnapshotError {

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::Mutex;
 
+use super::covered::Covered;
 use super::decode::OpenChunk;
 use super::extra::{Extra, FILE, GoneNumber};
 use super::{Record, SnapshotPosition, decode, list_snapshots};
@@ -13,7 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fs::Env;
 use crate::head::gone::Gone;
 use crate::head::isolation::Ticket;
-use crate::head::mapped::ChunkPlace;
+use crate::head::mapped::MappedChunks;
 use crate::head::replay::OnDisk;
 use crate::head::series::Applied;
 use crate::head::slab::Run;
@@ -79,13 +80,16 @@ impl Head {
         dir: &Path,
         position: SnapshotPosition,
         on_disk: &OnDisk,
-        chunks_end: ChunkPlace,
+        chunks: &MappedChunks,
     ) -> Result<LoadedSnapshot> {
         let path = position.path(dir);
         let extra = path.join(FILE);
         let extra = env.fs.stat(&extra)?.map(|_| Ok::<_, Error>(Extra::parse(&env.fs.read(&extra)?)?)).transpose()?;
         if let Some(extra) = &extra {
             self.is_emptied_before(extra.emptied);
+            if let Some(number) = chunks.first_missing(&extra.files, self.floor.load(Relaxed))? {
+                return Err(corrupt(format!("not all is there that file {number} of head chunks had")));
+            }
         }
         let mut reader = LogReader::open(&env.fs, &path)?;
         let tasks = env.executor.parallelism();
@@ -143,12 +147,7 @@ impl Head {
             last_reference: last,
         };
         match extra {
-            Some(extra) => {
-                if extra.chunks_end > chunks_end.0 {
-                    return Err(corrupt("head chunks on the disk are missing".to_owned()));
-                }
-                self.load_extra(extra, on_disk, &mut loaded);
-            }
+            Some(extra) => self.load_extra(extra, on_disk, &mut loaded),
             None => {
                 loaded.deleted = deleted;
                 self.scan_log(env, &dir.join(WAL_DIR), on_disk, &mut loaded)?;
@@ -277,13 +276,15 @@ impl Head {
         loaded.second.push((reference, series, until));
     }
 
-    /// Reads what the snapshot stands for only for numbers and metadata: the original's snapshots do not have them.
+    /// Reads what the snapshot stands for only for numbers and metadata, and whether all samples are there: the original's
+    /// snapshots do not say what `chunks_head` had.
     fn scan_log(&self, env: &Env, wal: &Path, on_disk: &OnDisk, loaded: &mut LoadedSnapshot) -> Result<()> {
         let mut reader = LogReader::open(&env.fs, wal)?;
         let (mut decompressor, mut bytes) = (Decompressor::default(), Vec::new());
         let SnapshotPosition { segment, offset } = loaded.position;
         let end = Position { in_log: true, segment, offset };
         let (mut metadata, mut packed) = (Vec::new(), Vec::new());
+        let (mut covered, floor) = (Covered::default(), self.floor.load(Relaxed));
         while let Some(stored) = reader.next_stored()? {
             if stored.at >= end {
                 break;
@@ -308,7 +309,14 @@ impl Head {
                         }
                     }
                 }
-                _ => {}
+                _ => {
+                    let second = |number| loaded.second.iter().find(|(second, ..)| *second == number);
+                    let find = |number| loaded.number(number).or_else(|| second(number).map(|(_, series, _)| *series));
+                    let _ = covered.look(self, &bytes, floor, find);
+                }
+            }
+            if let Some((number, t)) = covered.missing {
+                return Err(corrupt(format!("the log has a sample of series {number} at {t}, and no chunk has it")));
             }
         }
         Ok(())

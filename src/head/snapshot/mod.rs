@@ -15,6 +15,11 @@
 //! that is not also in the log, the log is never shortened because of one, and so a snapshot that is damaged, or that
 //! does not fit what lies beside it, is reported and the whole log is read instead.
 //!
+//! It counts only if `chunks_head` still has all that it had then. A snapshot of ours says how far each file had got; with
+//! one of the original the log before it is asked for samples that no chunk has. An owner removes a snapshot that does not
+//! count before it mends `chunks_head` or puts anything there: behind that, nobody could see any more that something was
+//! missing.
+//!
 //! # How it is consistent while commits go on
 //!
 //! Nothing stops meanwhile. What is captured of each series is what stands there when its turn comes; what makes the
@@ -39,6 +44,7 @@
 
 #![warn(clippy::indexing_slicing)]
 
+mod covered;
 mod decode;
 mod encode;
 mod extra;
@@ -58,7 +64,7 @@ pub(crate) use encode::{put_exemplars, put_series, put_tombstones};
 #[cfg(feature = "testkit")]
 pub(crate) use extra::Extra;
 pub(super) use load::{LoadedSnapshot, find_snapshot};
-pub(super) use write::remove_leftovers;
+pub(super) use write::{remove_leftovers, remove_snapshots};
 
 const PREFIX: &str = "chunk_snapshot.";
 /// Ends the name of one that is being written, or removed.
@@ -150,5 +156,7 @@ impl From<SnapshotError> for Error {
     }
 }
 
+#[cfg(test)]
+mod beside_tests;
 #[cfg(test)]
 mod tests;

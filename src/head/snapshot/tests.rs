@@ -12,6 +12,7 @@ use super::*;
 use crate::chunk::{EncodedChunk, Encoding, samples};
 use crate::codec::crc32c;
 use crate::fs::Env;
+use crate::head::mapped::FileThen;
 use crate::head::{Head, HeadOptions, Replayed};
 use crate::model::{Labels, LabelsBuilder, Metadata, MetricType, TimeRange, Value};
 use crate::wal::{Decompressor, LogOptions, LogReader};
@@ -110,21 +111,22 @@ fn what_no_writer_can_have_written_is_refused() {
 }
 
 #[test]
-fn a_file_of_the_first_version_says_nothing_of_what_was_deleted() {
+fn a_file_of_the_first_version_says_nothing_of_what_was_deleted_and_of_chunks_where_they_ended() {
     let extra = Extra {
         last_reference: 7,
-        chunks_end: 9,
+        files: vec![FileThen { number: 2, end: 1 << 20, sum: Some(77), newest: -5 }],
         emptied: 1000,
         gone: Vec::new(),
         metadata: vec![("up".to_owned(), Metadata::default())],
     };
     assert_eq!(Extra::parse(&extra.to_bytes()), Ok(extra.clone()));
-    let first = b"NTHX\x01\0\0\0\0\0\0\0\x07\0\0\0\0\0\0\0\x09\0\x01\x02up";
+    let first = b"NTHX\x01\0\0\0\0\0\0\0\x07\0\0\0\x03\0\0\0\x09\0\x01\x02up";
     let mut first = first.to_vec();
     first.extend([Metadata::default().metric_type.number(), 0, 0]);
     let sum = crc32c(&first[4..]);
     first.extend(sum.to_be_bytes());
-    assert_eq!(Extra::parse(&first), Ok(Extra { emptied: i64::MIN, ..extra }));
+    let last = FileThen { number: 3, end: 9, sum: None, newest: i64::MAX };
+    assert_eq!(Extra::parse(&first), Ok(Extra { emptied: i64::MIN, files: vec![last], ..extra }));
 }
 
 proptest! {

@@ -10,6 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{Fs, with_suffix};
 use crate::head::Head;
 use crate::head::gone::Gone;
+use crate::head::mapped::MappedChunks;
 use crate::wal::{Durability, Log, LogError, LogOptions, RecordBuffer};
 
 /// Records are written this many bytes at a time.
@@ -58,7 +59,7 @@ impl Head {
             let _ = fs.remove_dir_all(&temporary);
             return Err(error);
         }
-        if let Err(error) = remove_snapshots_before(fs, dir, position) {
+        if let Err(error) = remove_those(fs, dir, |other| *other < position) {
             tracing::warn!(dir = %dir.display(), %error, "removing snapshots that a newer one replaces");
         }
         Ok(())
@@ -124,7 +125,7 @@ impl Head {
         records.log.close()?;
         let path = dir.join(FILE);
         let mut file = self.env.fs.create(&path)?;
-        file.append(&self.extra().to_bytes())?;
+        file.append(&self.extra()?.to_bytes())?;
         file.sync()?;
         Ok(())
     }
@@ -151,7 +152,7 @@ impl Head {
         Ok(true)
     }
 
-    fn extra(&self) -> Extra {
+    fn extra(&self) -> Result<Extra> {
         let gone: Vec<_> = self.gone.lock().iter().collect();
         let mut gone: Vec<GoneNumber> = gone
             .into_iter()
@@ -161,13 +162,13 @@ impl Head {
             })
             .collect();
         gone.sort_unstable();
-        Extra {
+        Ok(Extra {
             last_reference: self.last_reference.load(Ordering::Acquire),
-            chunks_end: self.mapped.as_ref().map_or(0, |files| files.end().0),
+            files: self.mapped.as_ref().map_or(Ok(Vec::new()), MappedChunks::files_now)?,
             emptied: self.emptied.load(Ordering::Acquire),
             gone,
             metadata: self.metadata.get(None, self.holds()),
-        }
+        })
     }
 
     /// Makes what it rests on durable, then the snapshot under its name.
@@ -214,17 +215,29 @@ impl Records {
     }
 }
 
-/// Removes the snapshots of the head in `dir` that are older than `position`.
-fn remove_snapshots_before(fs: &dyn Fs, dir: &Path, position: SnapshotPosition) -> Result<()> {
-    for older in list_snapshots(fs, dir)?.into_iter().filter(|other| *other < position) {
+/// Removes all snapshots of the head in `dir`, for good when this returns: for its owner, when they do not count.
+pub(in crate::head) fn remove_snapshots(fs: &dyn Fs, dir: &Path) -> Result<()> {
+    remove_those(fs, dir, |_| true)
+}
+
+/// Removes the snapshots of the head in `dir` whose position is `unwanted`.
+fn remove_those(fs: &dyn Fs, dir: &Path, unwanted: impl Fn(&SnapshotPosition) -> bool) -> Result<()> {
+    let mut renamed = Vec::new();
+    for position in list_snapshots(fs, dir)?.into_iter().filter(unwanted) {
         // Under another name first: one that is half removed must not be read.
-        let path = older.path(dir);
+        let path = position.path(dir);
         let temporary = with_suffix(&path, TEMPORARY_SUFFIX);
         remove_if_there(fs, &temporary)?;
         fs.rename(&path, &temporary)?;
-        fs.remove_dir_all(&temporary)?;
+        renamed.push(temporary);
+    }
+    if renamed.is_empty() {
+        return Ok(());
     }
     fs.sync_dir(dir)?;
+    for temporary in renamed {
+        fs.remove_dir_all(&temporary)?;
+    }
     Ok(())
 }
 
