@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::mapped::{ChunkFile, ChunkPlace, MappedChunks};
-use crate::chunk::EncodedChunk;
+use crate::chunk::{EncodedChunk, Encoding};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::TimeRange;
 
@@ -25,6 +25,8 @@ enum Data {
         chunk: Box<EncodedChunk>,
     },
     Mapped {
+        /// What the newest chunk holds is asked when its samples are not in memory any more.
+        encoding: Encoding,
         span: u32,
         place: ChunkPlace,
     },
@@ -35,7 +37,7 @@ enum Data {
 #[derive(Debug)]
 enum Stored {
     Waiting(EncodedChunk),
-    Mapped(ChunkPlace),
+    Mapped(Encoding, ChunkPlace),
 }
 
 /// A chunk as a reader gets it.
@@ -87,15 +89,15 @@ impl FullChunk {
         Self::new(range, Stored::Waiting(chunk))
     }
 
-    pub(super) fn mapped(range: TimeRange, place: ChunkPlace) -> Self {
-        Self::new(range, Stored::Mapped(place))
+    pub(super) fn mapped(range: TimeRange, encoding: Encoding, place: ChunkPlace) -> Self {
+        Self::new(range, Stored::Mapped(encoding, place))
     }
 
     fn new(range: TimeRange, stored: Stored) -> Self {
         let span = range.max.checked_sub(range.min).and_then(|span| u32::try_from(span).ok());
         let data = match (span, stored) {
             (Some(span), Stored::Waiting(chunk)) => Data::Waiting { span, chunk: Box::new(chunk) },
-            (Some(span), Stored::Mapped(place)) => Data::Mapped { span, place },
+            (Some(span), Stored::Mapped(encoding, place)) => Data::Mapped { encoding, span, place },
             (None, stored) => Data::Long(Box::new((range.max, stored))),
         };
         Self { min: range.min, data }
@@ -109,12 +111,24 @@ impl FullChunk {
         TimeRange::new(self.min, max)
     }
 
+    /// How its samples are to be read.
+    pub(super) fn encoding(&self) -> Encoding {
+        match &self.data {
+            Data::Waiting { chunk, .. } => chunk.encoding,
+            Data::Mapped { encoding, .. } => *encoding,
+            Data::Long(long) => match &long.1 {
+                Stored::Waiting(chunk) => chunk.encoding,
+                Stored::Mapped(encoding, _) => *encoding,
+            },
+        }
+    }
+
     /// Where it lies on the disk, if it does.
     pub(super) fn place(&self) -> Option<ChunkPlace> {
         match &self.data {
             Data::Mapped { place, .. } => Some(*place),
             Data::Long(long) => {
-                if let Stored::Mapped(place) = &long.1 {
+                if let Stored::Mapped(_, place) = &long.1 {
                     Some(*place)
                 } else {
                     None
@@ -175,8 +189,9 @@ mod tests {
             let (range, data) = (TimeRange::new(min, max), appender.take());
             let waiting = FullChunk::waiting(range, data.clone());
             assert_eq!((waiting.range(), waiting.in_memory(), waiting.place()), (range, Some(&data), None));
-            let mapped = FullChunk::mapped(range, ChunkPlace(7));
+            let mapped = FullChunk::mapped(range, Encoding::Xor2, ChunkPlace(7));
             assert_eq!((mapped.range(), mapped.in_memory(), mapped.place()), (range, None, Some(ChunkPlace(7))));
+            assert_eq!((waiting.encoding(), mapped.encoding()), (Encoding::Xor, Encoding::Xor2));
         }
     }
 }

@@ -494,7 +494,7 @@ impl Head {
         // A snapshot can say of more than blocks do that it is not wanted.
         let chunks = chunks.get(chunks.partition_point(|chunk| chunk.range.max < floor)..).unwrap_or_default();
         let mut state = series.lock();
-        let count = state.attach(series, chunks.iter().map(|chunk| (chunk.range, chunk.place)));
+        let count = state.attach(series, chunks.iter().copied());
         let until = state.mapped_until();
         drop(state);
         let attached = chunks.get(..count).unwrap_or_default();

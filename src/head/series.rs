@@ -17,12 +17,12 @@ use super::error::Refusal;
 use super::full::{FullChunk, HeadChunk, HeadData};
 use super::isolation::{History, Snapshot, Ticket};
 use super::label_index::Pair;
-use super::mapped::{ChunkPlace, MappedChunks};
+use super::mapped::{ChunkPlace, Loaded, MappedChunks};
 use super::open::{HistogramKind, Next, Open, OpenHistogram, Times};
 use super::page_labels::{PageLabels, SeriesLabels, TakenPairs};
 use super::rules::ChunkRules;
 use super::slab::{Body, Guard, Locked, Slot, page_bytes};
-use crate::chunk::{ChunkError, EncodedChunk, Floats, Integers};
+use crate::chunk::{ChunkError, EncodedChunk, Encoding, Floats, Integers};
 use crate::model::{FloatHistogram, Histogram, Native as _, Sample, TimeRange, Value, is_stale};
 
 /// A series in its slot.
@@ -264,16 +264,16 @@ impl LockedSeries<'_> {
     /// Takes chunks that were found on the disk, in the order of their making, up to one that overlaps what is here; how
     /// many. A series that had several numbers in the log gets its chunks under each when that is read, so they may come
     /// before others.
-    pub(super) fn attach(&mut self, series: &Header, chunks: impl Iterator<Item = (TimeRange, ChunkPlace)>) -> usize {
+    pub(super) fn attach(&mut self, series: &Header, chunks: impl Iterator<Item = Loaded>) -> usize {
         let (state, shared) = self.parts();
         let (mut full, mut count) = (Vec::from(std::mem::take(&mut state.full)), 0);
-        for (range, place) in chunks {
+        for Loaded { range, encoding, place, .. } in chunks {
             let newest = series.newest();
             if range.min > newest {
                 if let Some(open) = state.open.take(&mut shared.blocks) {
                     full.push(FullChunk::waiting(TimeRange::new(state.open_since, newest), open));
                 }
-                full.push(FullChunk::mapped(range, place));
+                full.push(FullChunk::mapped(range, encoding, place));
                 series.newest.store(range.max, Release);
             } else {
                 let position = full.partition_point(|full| full.range().max < range.min);
@@ -282,7 +282,7 @@ impl LockedSeries<'_> {
                 if next.is_none_or(|next| next <= range.max) {
                     break;
                 }
-                full.insert(position, FullChunk::mapped(range, place));
+                full.insert(position, FullChunk::mapped(range, encoding, place));
             }
             count += 1;
         }
@@ -415,16 +415,14 @@ impl OpenSeries<'_> {
             return self.state.check_float(self.blocks, series, t, v);
         }
         if is_stale(v) {
-            match self.state.open {
-                Open::Histogram(_) => {
-                    let stale = Histogram::stale(v);
+            match self.state.stale_of_its_kind(v) {
+                Value::Histogram(stale) => {
                     return self.append_histogram::<Integers>(series, ticket, rules, st, t, &stale);
                 }
-                Open::FloatHistogram(_) => {
-                    let stale = FloatHistogram::stale(v);
+                Value::FloatHistogram(stale) => {
                     return self.append_histogram::<Floats>(series, ticket, rules, st, t, &stale);
                 }
-                Open::Float(_) | Open::Xor2(_) | Open::None => {}
+                Value::Float(_) => {}
             }
         }
         let Self { state, blocks } = self;
@@ -553,7 +551,7 @@ impl SeriesState {
     pub(super) fn set_mapped(&mut self, number: u32, place: ChunkPlace) {
         let full = number.checked_sub(self.first_number).and_then(|index| self.full.get_mut(index as usize));
         if let Some(full) = full {
-            *full = FullChunk::mapped(full.range(), place);
+            *full = FullChunk::mapped(full.range(), full.encoding(), place);
         }
     }
 
@@ -575,12 +573,22 @@ impl SeriesState {
         (self.first_number..).zip(ranges).filter(|(_, own)| own.overlaps(&range)).for_each(|(n, own)| each(n, own));
     }
 
-    /// The stale marker `v` as this series has it.
+    /// The stale marker `v` as this series has it: of the kind of its newest sample.
+    #[cold]
     pub(super) fn stale_of_its_kind(&self, v: f64) -> Value {
-        match self.open {
-            Open::Histogram(_) => Value::Histogram(Box::new(Histogram::stale(v))),
-            Open::FloatHistogram(_) => Value::FloatHistogram(Box::new(FloatHistogram::stale(v))),
-            Open::Float(_) | Open::Xor2(_) | Open::None => Value::Float(v),
+        // All samples may be in full chunks: after a restart, if they are on the disk.
+        let newest = match self.open {
+            Open::Float(_) | Open::Xor2(_) => None,
+            Open::Histogram(_) => Some(Encoding::Histogram),
+            Open::FloatHistogram(_) => Some(Encoding::FloatHistogram),
+            Open::None => self.full.last().map(FullChunk::encoding),
+        };
+        match newest {
+            Some(Encoding::Histogram | Encoding::HistogramSt) => Value::Histogram(Box::new(Histogram::stale(v))),
+            Some(Encoding::FloatHistogram | Encoding::FloatHistogramSt) => {
+                Value::FloatHistogram(Box::new(FloatHistogram::stale(v)))
+            }
+            Some(Encoding::Xor | Encoding::Xor2) | None => Value::Float(v),
         }
     }
 

@@ -248,6 +248,59 @@ fn a_series_that_changes_its_kind_within_a_commit_keeps_its_order_also_over_a_re
     assert_eq!(kinds(&head), "fhfghh!gg!");
 }
 
+/// Appends histograms of both kinds, a series each, at `t`.
+fn append_histograms(head: &Arc<Head>, t: i64) {
+    let mut appender = head.appender();
+    appender.append_histogram(None, &labels(1), t, histogram(1)).unwrap();
+    appender.append_float_histogram(None, &labels(2), t, float_histogram(1.0)).unwrap();
+    appender.commit().unwrap();
+}
+
+/// Appends stale markers to the series of [`append_histograms`].
+fn append_stale(head: &Arc<Head>, t: i64) {
+    let mut appender = head.appender();
+    for n in 1..=2 {
+        appender.append(None, &labels(n), t, f64::from_bits(crate::model::STALE_NAN_BITS)).unwrap();
+    }
+    appender.commit().unwrap();
+}
+
+#[test]
+fn a_stale_marker_that_is_read_back_is_of_the_kind_of_the_chunk_on_the_disk_before_it() {
+    let dir = TempDir::new("stale-after-mapped");
+    let (head, _) = open(&dir, i64::MIN);
+    let chunk_range = HeadOptions::default().chunk_range;
+    append_histograms(&head, 1);
+    // Begins a chunk, so that the histograms' is full.
+    append_stale(&head, chunk_range + 1);
+    head.map_full_chunks().unwrap();
+    assert_eq!(kinds(&head), "hh!gg!");
+    drop(head);
+    let (head, replayed) = open(&dir, i64::MIN);
+    assert_eq!((replayed.chunks_mapped, replayed.samples), (2, 2));
+    assert_eq!(kinds(&head), "hh!gg!");
+}
+
+#[test]
+fn a_stale_marker_is_of_the_kind_of_the_chunk_on_the_disk_before_it() {
+    let dir = TempDir::new("stale-behind-mapped");
+    let (head, _) = open(&dir, i64::MIN);
+    let chunk_range = HeadOptions::default().chunk_range;
+    append_histograms(&head, 1);
+    let segment = head.log().unwrap().next_segment().unwrap();
+    append_histograms(&head, chunk_range + 1);
+    head.map_full_chunks().unwrap();
+    drop(head);
+    // So that all there is of the series lies on the disk.
+    Env::real().fs.remove_file(&dir.0.join(format!("wal/{segment:08}"))).unwrap();
+    let (head, replayed) = open(&dir, i64::MIN);
+    assert_eq!((replayed.chunks_mapped, replayed.samples, kinds(&head)), (2, 0, "hg".to_owned()));
+    append_stale(&head, chunk_range + 2);
+    assert_eq!(kinds(&head), "hh!gg!");
+    drop(head);
+    assert_eq!(kinds(&open(&dir, i64::MIN).0), "hh!gg!");
+}
+
 #[test]
 fn the_same_histogram_again_is_accepted_and_another_one_is_refused() {
     let head = head(HeadOptions::default());
