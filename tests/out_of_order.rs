@@ -9,7 +9,7 @@ use std::path::Path;
 
 use narthex::block::HINT_OUT_OF_ORDER;
 use narthex::budget::Budget;
-use narthex::db::{Db, DbSource, Options};
+use narthex::db::{Db, DbSource, Options, ReadOnlyDb};
 use narthex::error::ErrorKind;
 use narthex::fs::Env;
 use narthex::model::{
@@ -18,8 +18,8 @@ use narthex::model::{
 use narthex::query::{SelectRequest, Source, series_samples};
 use narthex::testkit::jsonl::samples_line;
 use narthex::testkit::{START_MS, SimHandle};
-use narthex::wal::record::{RefTombstone, encode_tombstones};
-use narthex::wal::{Durability, Log, LogOptions};
+use narthex::wal::record::{RecordType, RefTombstone, decode_markers, encode_tombstones};
+use narthex::wal::{Decompressor, Durability, Log, LogOptions, LogReader};
 use proptest::prelude::*;
 
 const MINUTE: i64 = 60_000;
@@ -451,21 +451,10 @@ fn fill_for_prometheus(db: &Db) {
     db.delete(range, &[zero]).unwrap();
 }
 
-#[test]
-#[ignore = "needs Prometheus's tsdb: NARTHEX_REFERENCE is a program that dumps a directory"]
-fn prometheus_reads_what_came_late() {
+/// Asserts that Prometheus reads the same series from `dir`, which nobody has open, as we do.
+fn assert_prometheus_reads(dir: &Path, series: usize) {
     let reference = std::env::var("NARTHEX_REFERENCE").unwrap();
-    let env = Env::real();
-    let dir = std::env::temp_dir().join(format!("narthex-late-{}", std::process::id()));
-    let db = Db::open_with(&env, &dir, options()).unwrap();
-    fill_for_prometheus(&db);
-    let hinted = |block: &&narthex::db::BlockStatus| block.meta.compaction.has_hint(HINT_OUT_OF_ORDER);
-    let status = db.status();
-    assert!(status.blocks.iter().any(|block| hinted(&block)) && status.out_of_order_series > 4);
-    assert!(env.fs.list(&dir.join("chunks_head")).unwrap().iter().any(|entry| !entry.is_dir));
-    db.close().unwrap();
-    drop(db);
-    let db = Db::open_read_only(&dir).unwrap();
+    let db = Db::open_read_only(dir).unwrap();
     let budget = Budget::unlimited();
     let source = db.source();
     let mut set = source.select(&SelectRequest::new(TimeRange::ALL, &[], &budget)).unwrap();
@@ -476,17 +465,102 @@ fn prometheus_reads_what_came_late() {
         samples_line(&mut line, &series.labels, samples.into_iter().map(Ok::<_, ()>)).unwrap();
         ours.push(line.trim_end().to_owned());
     }
-    let output = std::process::Command::new(reference).arg("dump").arg(&dir).output().unwrap();
+    let output = std::process::Command::new(reference).arg("dump").arg(dir).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     // Which histogram knows the one before it depends on where chunks end.
     let plain = |line: &str| line.replace("\"not_reset\"", "\"unknown\"");
     let theirs: Vec<String> = String::from_utf8(output.stdout).unwrap().lines().map(plain).collect();
     let ours: Vec<String> = ours.iter().map(|line| plain(line)).collect();
-    assert!(ours.len() == theirs.len() && ours.len() == 6, "{} and {} series", ours.len(), theirs.len());
+    assert!(ours.len() == theirs.len() && ours.len() == series, "{} and {} series", ours.len(), theirs.len());
     for (ours, theirs) in ours.iter().zip(&theirs) {
         let at = ours.bytes().zip(theirs.bytes()).take_while(|(a, b)| a == b).count();
         let part = |line: &str| line.chars().skip(at.saturating_sub(80)).take(300).collect::<String>();
         assert!(ours == theirs, "at {at}:\n{}\n{}", part(ours), part(theirs));
     }
+}
+
+/// Fills some buffers of two series, then takes away the second half of the chunks that they became.
+fn lose_late_chunks(env: &Env, dir: &Path) {
+    let db = Db::open_with(env, dir, options()).unwrap();
+    for minute in 0..40 {
+        let t = START_MS + minute * MINUTE;
+        append(&db, 0, [t], 1.0);
+        append(&db, 1, [t], 1.0);
+        append(&db, 0, (1..9).map(|n| t - 19 * MINUTE - n * 5000), 2.0);
+        append(&db, 1, (1..9).map(|n| t - 19 * MINUTE - n * 5000), 2.0);
+    }
+    // Killed, not closed.
+    drop(db);
+    let file = dir.join("chunks_head/000001");
+    let len = env.fs.stat(&file).unwrap().unwrap().len;
+    env.fs.open_append(&file).unwrap().set_len(len / 2).unwrap();
+}
+
+/// The log of what came late: its markers' chunks, and its other records.
+fn late_records(env: &Env, dir: &Path) -> (Vec<u64>, Vec<Vec<u8>>) {
+    let mut reader = LogReader::open(&env.fs, &dir.join("wbl")).unwrap();
+    let (mut decompressor, mut record) = (Decompressor::default(), Vec::new());
+    let (mut markers, mut others) = (Vec::new(), Vec::new());
+    while reader.next(&mut decompressor, &mut record).unwrap().is_some() {
+        match RecordType::of(&record) {
+            Some(RecordType::MmapMarkers) => decode_markers(&record, &mut markers).unwrap(),
+            _ => others.push(record.clone()),
+        }
+    }
+    assert_eq!(reader.finish(), []);
+    (markers.into_iter().map(|marker| marker.chunk).collect(), others)
+}
+
+#[test]
+fn markers_of_chunks_that_are_lost_leave_the_log_and_nothing_else_does() {
+    let (env, machine) = machine();
+    let dir = Path::new(DIR);
+    lose_late_chunks(&env, dir);
+    let env = machine.kill();
+    let before = content(&ReadOnlyDb::open_with(&env, dir).unwrap().source());
+    let (markers, others) = late_records(&env, dir);
+    let db = open(&env);
+    assert_eq!(content(&db.source()), before);
+    // The file ends with the last whole chunk now.
+    let end = 1 << 32 | env.fs.stat(&dir.join("chunks_head/000001")).unwrap().unwrap().len;
+    let there: Vec<u64> = markers.iter().copied().filter(|chunk| *chunk < end).collect();
+    assert!(there.len() > 3 && markers.len() > there.len() + 3);
+    assert_eq!(late_records(&env, dir), (there.clone(), others));
+    assert_eq!(append(&db, 0, [START_MS + 30 * MINUTE + 1], 3.0), 1);
+    let before = content(&db.source());
+    db.close().unwrap();
+    drop(db);
+    let env = machine.kill();
+    assert_eq!(content(&open(&env).source()), before);
+    assert!(late_records(&env, dir).0.starts_with(&there));
+}
+
+#[test]
+#[ignore = "needs Prometheus's tsdb: NARTHEX_REFERENCE is a program that dumps a directory"]
+fn prometheus_reads_late_samples_whose_chunks_were_lost_before_we_opened() {
+    let env = Env::real();
+    let dir = std::env::temp_dir().join(format!("narthex-lost-{}", std::process::id()));
+    lose_late_chunks(&env, &dir);
+    // Writes chunks behind those that were lost.
+    Db::open_with(&env, &dir, options()).unwrap().close().unwrap();
+    assert!(env.fs.stat(&dir.join("chunks_head/000002")).unwrap().is_some());
+    assert_prometheus_reads(&dir, 2);
+    env.fs.remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+#[ignore = "needs Prometheus's tsdb: NARTHEX_REFERENCE is a program that dumps a directory"]
+fn prometheus_reads_what_came_late() {
+    let env = Env::real();
+    let dir = std::env::temp_dir().join(format!("narthex-late-{}", std::process::id()));
+    let db = Db::open_with(&env, &dir, options()).unwrap();
+    fill_for_prometheus(&db);
+    let hinted = |block: &&narthex::db::BlockStatus| block.meta.compaction.has_hint(HINT_OUT_OF_ORDER);
+    let status = db.status();
+    assert!(status.blocks.iter().any(|block| hinted(&block)) && status.out_of_order_series > 4);
+    assert!(env.fs.list(&dir.join("chunks_head")).unwrap().iter().any(|entry| !entry.is_dir));
+    db.close().unwrap();
+    drop(db);
+    assert_prometheus_reads(&dir, 6);
     env.fs.remove_dir_all(&dir).unwrap();
 }

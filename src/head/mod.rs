@@ -311,6 +311,10 @@ impl Head {
         let looking = |error| Error::from(error).context(format_args!("looking at {}", wbl.display()));
         if options.out_of_order_window > 0 || env.fs.stat(&wbl).map_err(looking)?.is_some() {
             repair(env, &wbl, &[])?;
+            if let Err(error) = replayed.lost_markers.take_out(env, &wbl) {
+                // They say nothing to us.
+                tracing::warn!(%error, "taking markers of lost chunks out of the log");
+            }
             head.out_of_order.log = Some(Log::open(env, &wbl, log)?);
         }
         Ok((Arc::new(head), replayed))

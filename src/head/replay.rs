@@ -28,6 +28,7 @@ use super::evidence::histogram_starts;
 use super::gone::Gone;
 use super::isolation::Ticket;
 use super::mapped::Loaded;
+use super::ooo::LostMarkers;
 use super::references::{Known, References};
 use super::rules::{ChunkRules, HistogramStarts};
 use super::series::{Applied, Header, Series, SeriesState};
@@ -75,6 +76,8 @@ pub struct Replayed {
     pub snapshot: Option<u64>,
     /// Why there is a snapshot that was not used.
     pub snapshot_refused: Option<String>,
+    /// What the log of out-of-order samples says of chunks that are not there.
+    pub(super) lost_markers: LostMarkers,
 }
 
 /// A record on its way.

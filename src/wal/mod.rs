@@ -27,3 +27,4 @@ pub use log::{Durability, Log, LogError, LogOptions};
 pub use reader::{Damage, DamageKind, LogReader, Position, StoredRecord, check_segment};
 pub use record_buffer::RecordBuffer;
 pub use repair::repair;
+pub(crate) use repair::{Replace, replace_records};

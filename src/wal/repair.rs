@@ -12,12 +12,14 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+
 use crate::fs::{Env, Fs, with_suffix};
 
 use super::checkpoint::TEMPORARY_SUFFIX;
 use super::reader::read_segment;
 use super::segment::{put_page_end, put_record, segment_path};
-use super::{Damage, DamageKind, LogError};
+use super::{Compression, Damage, DamageKind, Decompressor, LogError};
 
 /// Ends the name of a segment that is being written again.
 const REPAIR_SUFFIX: &str = ".repair";
@@ -93,12 +95,56 @@ fn rewrite(fs: &dyn Fs, path: &Path) -> Result<(), LogError> {
         copy(fs, path, &fresh)?;
         fs.rename(&fresh, &damaged).map_err(LogError::io("rename", &fresh))?;
     }
+    write_again(fs, path, |_, _| Replace::Keep)
+}
+
+/// What becomes of a record.
+pub(crate) enum Replace {
+    /// It stays.
+    Keep,
+    /// These bytes stand in its place; none if there are none.
+    By(Vec<u8>),
+}
+
+/// Writes `segment` of the log in `dir` again, with what `replace` makes of its records. For the log's owner, after
+/// [`repair`] and before [`Log::open`](super::Log::open).
+///
+/// # Errors
+/// [`LogError::Io`]: the segment is as it was, or as it is to be.
+pub(crate) fn replace_records(
+    env: &Env,
+    dir: &Path,
+    segment: u64,
+    mut replace: impl FnMut(&[u8]) -> Replace,
+) -> Result<(), LogError> {
+    let (mut decompressor, mut bytes) = (Decompressor::default(), Vec::new());
+    write_again(env.fs.as_ref(), &segment_path(dir, segment), |compression, data| {
+        if compression == Compression::None {
+            return replace(data);
+        }
+        // A record that cannot be read says nothing, and is reported as it stands.
+        let read = decompressor.decompress(compression, data, &mut bytes);
+        read.map_or(Replace::Keep, |()| replace(&bytes))
+    })
+}
+
+/// Puts a segment with what `replace` makes of the records that can be read in the place of the one at `path`.
+fn write_again(
+    fs: &dyn Fs,
+    path: &Path,
+    mut replace: impl FnMut(Compression, &Bytes) -> Replace,
+) -> Result<(), LogError> {
+    let fresh = with_suffix(path, REPAIR_SUFFIX);
     let mut file = fs.create(&fresh).map_err(LogError::io("create", &fresh))?;
     let mut filled = 0;
     let mut frame = Vec::new();
     read_segment(fs, path, |compression, data| {
         frame.clear();
-        put_record(filled, compression, data, &mut frame);
+        match replace(compression, data) {
+            Replace::Keep => put_record(filled, compression, data, &mut frame),
+            Replace::By(record) if record.is_empty() => return Ok(()),
+            Replace::By(record) => put_record(filled, Compression::None, &record, &mut frame),
+        }
         filled += frame.len() as u64;
         file.append(&frame).map_err(LogError::io("append to", &fresh))
     })?;

@@ -266,6 +266,11 @@ impl MappedChunks {
         Ok(None)
     }
 
+    /// The number of the first file, if there is one.
+    pub(crate) fn first_file(&self) -> Option<u32> {
+        self.files.read().first_key_value().map(|(number, _)| *number)
+    }
+
     /// The number that the next file gets, or the one that grows has: all chunks from now on lie there or behind.
     pub(crate) fn next_file(&self) -> u32 {
         let Some(writer) = &self.writer else { return u32::MAX };

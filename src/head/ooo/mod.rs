@@ -20,6 +20,7 @@
 mod commit;
 mod cut;
 mod delete;
+mod lost;
 mod read;
 mod replay;
 mod series;
@@ -44,6 +45,7 @@ pub use cut::{OutOfOrderCut, OutOfOrderHead};
 pub use read::OutOfOrderChunk;
 
 pub(super) use commit::{Late, sort_late};
+pub(super) use lost::LostMarkers;
 pub(super) use series::{OutOfOrder, same_value};
 
 const SHARDS: usize = 64;

@@ -2,12 +2,12 @@
 //!
 //! A chunk in `chunks_head` counts if its marker stands in the log: the log is shortened when blocks have what is in it,
 //! and the file of a chunk may lie there longer. A marker whose chunk is not there says nothing, since the samples stand in
-//! the log too.
+//! the log too; see `lost`.
 
 use std::path::Path;
 use std::sync::atomic::Ordering::AcqRel;
 
-use super::super::mapped::Loaded;
+use super::super::mapped::{ChunkPlace, Loaded, MappedChunks};
 use super::super::replay::Replayed;
 use super::super::rules::ChunkRules;
 use super::super::{Head, SeriesRef};
@@ -39,6 +39,13 @@ impl Head {
         let (mut floats, mut histograms, mut float_histograms) = (Vec::new(), Vec::new(), Vec::new());
         let mut samples: Vec<(u64, Sample)> = Vec::new();
         let on_disk: FixedMap<u64, Loaded> = on_disk.into_iter().map(|chunk| (chunk.place.0, chunk)).collect();
+        // What lay in files before the first was in blocks when they were deleted, and is to be forgotten. That includes
+        // the place 0, with which the original says that a first chunk begins.
+        let first_file = self.mapped.as_ref().and_then(MappedChunks::first_file).unwrap_or(0).max(1);
+        let is_lost = |marker: &RefMarker| {
+            let is_there = on_disk.get(&marker.chunk).is_some_and(|chunk| chunk.series == marker.reference);
+            !is_there && ChunkPlace(marker.chunk).file() >= first_file
+        };
         let mut last = 0;
         while let Some(at) = reader.next(&mut decompressor, &mut bytes)? {
             replayed.records += 1;
@@ -83,7 +90,11 @@ impl Head {
                     let decoded = record::decode_markers(&bytes, &mut markers);
                     // Those of one buffer stand side by side.
                     for markers in markers.chunk_by(|a, b| a.reference == b.reference) {
-                        self.replay_markers(markers, &on_disk, find);
+                        if markers.iter().any(is_lost) {
+                            replayed.lost_markers.note(at.segment, markers);
+                        } else {
+                            self.replay_markers(markers, &on_disk, find);
+                        }
                     }
                     decoded
                 }
@@ -117,7 +128,6 @@ impl Head {
         let Some(series) = find(first.reference).filter(|series| self.known(*series).is_some()) else { return };
         let (mut chunks, mut samples) = (Vec::with_capacity(markers.len()), 0);
         for marker in markers {
-            // The original says with 0 that a first chunk begins.
             let Some(chunk) = on_disk.get(&marker.chunk).filter(|chunk| chunk.series == marker.reference) else {
                 return;
             };
