@@ -404,6 +404,14 @@ fn samples_of_one_commit_that_are_out_of_order_among_themselves_are_all_there() 
 }
 
 /// Prometheus says in its log once what is deleted of a series, in order or not.
+fn delete_as_prometheus_does(env: &Env, range: TimeRange) {
+    let wal = Log::open(env, &Path::new(DIR).join("wal"), LogOptions::default()).unwrap();
+    let mut record = Vec::new();
+    encode_tombstones([RefTombstone { reference: 1, range }], &mut record);
+    wal.commit(&[&record]).unwrap();
+    wal.close().unwrap();
+}
+
 #[test]
 fn what_prometheus_deleted_is_deleted_of_late_samples_too() {
     let (env, machine) = machine();
@@ -412,13 +420,22 @@ fn what_prometheus_deleted_is_deleted_of_late_samples_too() {
     append(&db, 0, [START_MS - 6000, START_MS - 4000], 2.0);
     drop(db);
     let env = machine.kill();
-    let wal = Log::open(&env, &Path::new(DIR).join("wal"), LogOptions::default()).unwrap();
-    let mut record = Vec::new();
-    let range = TimeRange::new(START_MS - 5000, START_MS - 1);
-    encode_tombstones([RefTombstone { reference: 1, range }], &mut record);
-    wal.commit(&[&record]).unwrap();
-    wal.close().unwrap();
+    delete_as_prometheus_does(&env, TimeRange::new(START_MS - 5000, START_MS - 1));
     assert_eq!(values(&open(&env), 0), [(-10_000, 1), (-6000, 2), (0, 1)]);
+}
+
+/// Its log keeps the deletion as long as the segment; the server, and one that starts again, have forgotten it.
+#[test]
+fn what_prometheus_deleted_before_the_time_of_a_block_is_not_deleted_of_late_samples() {
+    let (env, machine) = machine();
+    let db = open(&env);
+    append(&db, 0, (0..10).map(|n| START_MS + n * MINUTE), 1.0);
+    db.flush().unwrap();
+    append(&db, 0, [START_MS + 30_000], 2.0);
+    drop(db);
+    let env = machine.kill();
+    delete_as_prometheus_does(&env, TimeRange::new(START_MS + 1000, START_MS + 59_000));
+    assert_eq!(values(&open(&env), 0)[..3], [(0, 1), (30_000, 2), (60_000, 1)]);
 }
 
 /// A directory of ours with everything in it, for Prometheus to read.

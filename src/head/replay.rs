@@ -573,6 +573,7 @@ impl Head {
         let mut deletions = Vec::new();
         record.bad = record::decode_tombstones(&record.bytes, &mut deletions).err().map(|error| error.to_string());
         let mut evicted = Vec::new();
+        let floor = self.floor.load(Relaxed);
         for same in deletions.chunk_by(|a, b| a == b) {
             let Some(deletion) = same.first() else { continue };
             let Some(Known { series, .. }) = references.get(deletion.reference) else {
@@ -586,7 +587,8 @@ impl Head {
                 }
             } else if self.known(series).is_some() {
                 self.tombstones.add(series.id(), deletion.range);
-                if same.len() == 1 {
+                // Where blocks already were, Prometheus had forgotten it: what came late after that was served again.
+                if same.len() == 1 && deletion.range.max >= floor {
                     references.deleted.push((series, deletion.range));
                 }
             }
