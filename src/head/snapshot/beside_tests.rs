@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::chunk::samples;
+use crate::fs::sim::{PowerCut, SimHandle};
 use crate::fs::{Env, Fs};
 use crate::head::{CHUNKS_HEAD_DIR, Head, HeadOptions, Replayed, WAL_DIR};
 use crate::model::{Labels, TimeRange};
-use crate::testkit::{PowerCut, SimHandle};
 use crate::wal::LogOptions;
 
 const DIR: &str = "/data";
