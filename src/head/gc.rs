@@ -30,6 +30,21 @@ pub(super) struct Marked {
     ids: Vec<u32>,
 }
 
+impl Marked {
+    /// Whether it is about this series.
+    pub(super) fn has(&self, id: u32) -> bool {
+        self.ids.binary_search(&id).is_ok()
+    }
+}
+
+/// Forgets earlier marks of series that have just been marked anew, both ascending. Somebody had appended to them in
+/// between, and may not have committed yet: it is the appenders that are open now who must be gone first.
+pub(super) fn unmark(marked: &mut [Marked], anew: &[u32]) {
+    for earlier in marked {
+        earlier.ids.retain(|id| anew.binary_search(id).is_err());
+    }
+}
+
 /// A series that is not in its slot any more.
 struct Vacated {
     reference: SeriesRef,
@@ -80,7 +95,8 @@ impl Head {
 
     /// Drops what [`truncate_memory`](Head::truncate_memory) left because somebody could still see it.
     pub fn collect(&self) -> Collected {
-        let mut collected = self.remove_marked();
+        let mut marked = self.marked.lock();
+        let mut collected = self.remove_marked(&mut marked);
         let truncated = self.truncated.load(Ordering::Acquire);
         // Readers register, then look how far the head is truncated: one that is not seen here sees that.
         let t = self.isolation.oldest_read(truncated);
@@ -113,16 +129,10 @@ impl Head {
         if truncated > i64::MIN {
             self.set_min_time(oldest, truncated);
         }
-        {
-            let mut marked = self.marked.lock();
-            // Somebody had appended to these since they were marked before, and may not have committed yet: it is the
-            // appenders that are open now who must be gone first.
-            for earlier in marked.iter_mut() {
-                earlier.ids.retain(|id| ids.binary_search(id).is_err());
-            }
-            marked.push(Marked { stamp: self.isolation.stamp(), ids });
-        }
-        let removed = self.remove_marked();
+        unmark(&mut marked, &ids);
+        marked.push(Marked { stamp: self.isolation.stamp(), ids });
+        let removed = self.remove_marked(&mut marked);
+        drop(marked);
         collected.series += removed.series;
         collected.series_marked = removed.series_marked;
         if collected.series > 0 {
@@ -158,17 +168,17 @@ impl Head {
         self.remove_series(&ids);
     }
 
-    fn remove_marked(&self) -> Collected {
-        let marked = std::mem::take(&mut *self.marked.lock());
+    fn remove_marked(&self, marked: &mut Vec<Marked>) -> Collected {
         let mut collected = Collected::default();
-        for Marked { stamp, ids } in marked {
-            if self.isolation.appenders_passed(stamp) {
-                collected.series += self.remove_series(&ids);
-            } else if !ids.is_empty() {
+        marked.retain(|Marked { stamp, ids }| {
+            let passed = self.isolation.appenders_passed(*stamp);
+            if passed {
+                collected.series += self.remove_series(ids);
+            } else {
                 collected.series_marked += ids.len() as u64;
-                self.marked.lock().push(Marked { stamp, ids });
             }
-        }
+            !passed && !ids.is_empty()
+        });
         collected
     }
 

@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 
 use xxhash_rust::xxh64::xxh64;
 
+use super::gc::unmark;
 use super::{Head, SeriesRef};
 use crate::error::Result;
 use crate::index::SeriesId;
@@ -74,6 +75,7 @@ impl Head {
     /// [`evict_stale`](Head::evict_stale).
     #[must_use]
     pub fn mark_stale(&self, mut stale: StaleSeries) -> LeavingSeries {
+        let mut marked = self.marked.lock();
         stale.series.retain(|(reference, newest)| {
             let Some(series) = self.slots.get(reference.id()) else { return false };
             let mut state = series.lock();
@@ -83,6 +85,8 @@ impl Head {
             }
             unchanged
         });
+        let ids: Vec<u32> = stale.series.iter().map(|(reference, _)| reference.id()).collect();
+        unmark(&mut marked, &ids);
         LeavingSeries { stamp: self.isolation.stamp(), series: stale.series }
     }
 
@@ -96,11 +100,14 @@ impl Head {
         if !self.isolation.everybody_passed(leaving.stamp) {
             return Ok(Some(leaving));
         }
+        let marked = self.marked.lock();
         let mut ids = Vec::with_capacity(leaving.series.len());
         for (reference, newest) in &leaving.series {
             let Some(series) = self.slots.get(reference.id()) else { continue };
             let mut state = series.lock();
-            if series.tag() != reference.tag() | 1 {
+            // Somebody wanted it since, and then it was emptied and marked for that: an appender may be about to commit.
+            let marked_anew = || marked.iter().any(|later| later.has(reference.id()));
+            if series.tag() != reference.tag() | 1 || marked_anew() {
                 continue;
             }
             if series.newest() != *newest || self.out_of_order.has(reference.id()) {
@@ -117,6 +124,7 @@ impl Head {
             shard.end(hash, newest);
             evicted.push(RefTombstone { reference, range: TimeRange::ALL });
         });
+        drop(marked);
         if let Some(log) = self.log.as_ref().filter(|_| !evicted.is_empty()) {
             let mut record = Vec::new();
             encode_tombstones(evicted.iter().copied(), &mut record);

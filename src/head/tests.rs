@@ -8,7 +8,7 @@ use crate::chunk::samples;
 use crate::codec::FixedMap;
 use crate::error::ErrorKind;
 use crate::model::{
-    Exemplar, FloatHistogram, Histogram, Labels, Matcher, Metadata, MetricType, Span, TimeRange, Value,
+    Exemplar, FloatHistogram, Histogram, Labels, Matcher, Metadata, MetricType, STALE_NAN_BITS, Span, TimeRange, Value,
 };
 
 fn head(options: HeadOptions) -> Arc<Head> {
@@ -223,7 +223,7 @@ fn kinds(head: &Arc<Head>) -> String {
 fn a_series_that_changes_its_kind_within_a_commit_keeps_its_order_also_over_a_restart() {
     let dir = TempDir::new("kinds");
     let (head, _) = open(&dir, i64::MIN);
-    let stale = f64::from_bits(crate::model::STALE_NAN_BITS);
+    let stale = f64::from_bits(STALE_NAN_BITS);
     let mut appender = head.appender();
     appender.append(None, &labels(1), 1, 1.0).unwrap();
     appender.append_histogram(None, &labels(1), 2, histogram(2)).unwrap();
@@ -260,7 +260,7 @@ fn append_histograms(head: &Arc<Head>, t: i64) {
 fn append_stale(head: &Arc<Head>, t: i64) {
     let mut appender = head.appender();
     for n in 1..=2 {
-        appender.append(None, &labels(n), t, f64::from_bits(crate::model::STALE_NAN_BITS)).unwrap();
+        appender.append(None, &labels(n), t, f64::from_bits(STALE_NAN_BITS)).unwrap();
     }
     appender.commit().unwrap();
 }
@@ -519,4 +519,21 @@ fn how_long_upkeep_holds_a_lock_is_measured() {
     head.collect();
     assert_eq!(head.counts().series_removed, 100);
     assert_eq!(head.counts().longest_hold.as_millis(), 1, "a lock is held once between two looks");
+}
+
+#[test]
+fn a_series_that_is_on_its_way_out_as_stale_and_is_cut_stays_for_an_appender_that_came_between() {
+    let head = head(HeadOptions { chunk_range: 1000, ..HeadOptions::default() });
+    let mut appender = head.appender();
+    appender.append(None, &labels(1), 100, f64::from_bits(STALE_NAN_BITS)).unwrap();
+    appender.commit().unwrap();
+    let before = head.appender();
+    let leaving = head.mark_stale(head.stale_series());
+    let leaving = head.evict_stale(leaving).unwrap().expect("an appender is open");
+    before.rollback();
+    let mut between = head.appender();
+    between.append(None, &labels(1), 5_000, 2.0).unwrap();
+    head.truncate_memory(1_000);
+    assert!(head.evict_stale(leaving).unwrap().is_none());
+    assert_eq!(between.commit().unwrap(), Committed { appended: 1, ..Committed::default() });
 }
