@@ -25,7 +25,7 @@ fn options(durability: Durability) -> LogOptions {
 
 /// A commit that can be told from all others; some fill a good part of a segment.
 fn commit(log: &Log, number: u64) -> Result<(), LogError> {
-    log.add_series(number, Labels::from_pairs([("n", number.to_string())]).iter());
+    log.add_series(0, number, Labels::from_pairs([("n", number.to_string())]).iter());
     let count = if number.is_multiple_of(3) { 3000 } else { 2 };
     let mut bytes = Vec::new();
     record::encode_samples((0..count).map(|t| RefSample { reference: number, t, st: 0, v: 0.5 }), &mut bytes);

@@ -103,7 +103,7 @@ fn every_series_record_stands_before_its_samples_and_only_once_whoever_races() {
                     for _ in 0..200 {
                         let reference = next.fetch_add(1, Ordering::Relaxed);
                         let labels = Labels::from_pairs([("n", reference.to_string())]);
-                        log.add_series(reference, labels.iter());
+                        log.add_series(reference as u32, reference, labels.iter());
                         // Whoever finds a series may write to it before its maker does.
                         known.fetch_max(reference, Ordering::AcqRel);
                         let other = known.load(Ordering::Acquire);
@@ -241,7 +241,7 @@ fn a_checkpoint_stands_for_what_is_still_wanted_of_the_segments_before_it() {
     let log = Log::open(&env, &dir, options()).unwrap();
     let labels = |reference: u64| Labels::from_pairs([("n", reference.to_string())]);
     for reference in 1..=4 {
-        log.add_series(reference, labels(reference).iter());
+        log.add_series(reference as u32, reference, labels(reference).iter());
         log.commit(&[&samples(reference, 100 * reference as i64, 10)]).unwrap();
         log.next_segment().unwrap();
     }

@@ -102,7 +102,7 @@ use ooo::OutOfOrderTable;
 use replay::OnDisk;
 use series::{Header, Series, SeriesState};
 use series_map::SeriesMap;
-use slab::{Run, Slab};
+use slab::{PAGE, Run, Slab};
 use snapshot::{SnapshotPosition, find_snapshot};
 use tombstones::HeadTombstones;
 use trail::Trail;
@@ -460,7 +460,8 @@ impl Head {
         let reference = logged.unwrap_or_else(|| self.last_reference.fetch_add(1, Ordering::Relaxed) + 1);
         // Before anybody can find it, here or by its neighbour: no sample of it can overtake it into the log.
         if let Some(log) = self.log.as_ref().filter(|_| is_new) {
-            log.add_series(reference, LabelsIter::of_packed(packed));
+            // Appenders side by side have slots in different pages.
+            log.add_series(id / PAGE as u32, reference, LabelsIter::of_packed(packed));
         }
         let tag = series.occupy(&mut series.lock(), pairs, reference);
         if let Some(newest) = shard.ended_at(hash).filter(|_| is_new) {

@@ -4,8 +4,8 @@
 //! gets it writes everything that is in the queue, in one piece, and syncs once if commits are to be durable; the others
 //! find theirs done. So the cost of a write, and of a sync, is shared by all who came while the last one ran.
 //!
-//! The queue keeps one series record open. A new series is put there before anybody else can find it
-//! ([`Log::add_series`]), and every commit closes that record ahead of its own: whichever appender made a series and
+//! Beside the queue are open series records. A new series is put there before anybody else can find it
+//! ([`Log::add_series`]), and every commit closes those records ahead of its own: whichever appender made a series and
 //! whichever writes first, its series record stands before its samples.
 
 use std::io;
@@ -22,7 +22,7 @@ use crate::model::LabelsIter;
 
 use super::Compression;
 use super::compression::Compressor;
-use super::record::{begin_series, put_series};
+use super::new_series::NewSeries;
 use super::repair::{DAMAGED_SUFFIX, mark_unsynced};
 use super::segment::{
     DEFAULT_SEGMENT_SIZE, PAGE_SIZE, has_room, list_segments, put_page_end, put_record, segment_path,
@@ -35,7 +35,7 @@ pub enum Durability {
     Sync,
     /// A power cut, if it is older than this. Synced by [`Log::sync_if_due`] and by commits.
     Interval(Duration),
-    /// A power cut, once its segment is full.
+    /// A power cut, once its segment is full and synced, which no other commit waits for.
     Never,
 }
 
@@ -127,6 +127,7 @@ pub struct Log {
     clock: Arc<dyn Clock>,
     dir: PathBuf,
     options: LogOptions,
+    new_series: NewSeries,
     queue: Mutex<Queue>,
     writer: Mutex<Writer>,
     /// Committers' memory, to use again.
@@ -135,6 +136,10 @@ pub struct Log {
     sync: Mutex<Sync>,
     /// When the oldest write that is not synced was made, in nanoseconds of the monotonic clock; `u64::MAX`: none.
     unsynced_since: AtomicU64,
+    /// Whether there are segments in `left`: looked at for each commit.
+    has_left: AtomicBool,
+    /// Segments that were left without a sync, oldest first; locked while they are synced.
+    left: Mutex<Vec<(u64, Box<dyn File>)>>,
     /// Whether `ended` says something: looked at for each commit.
     has_ended: AtomicBool,
     /// Why nothing is written any more.
@@ -144,8 +149,6 @@ pub struct Log {
 /// What waits to be written.
 #[derive(Default)]
 struct Queue {
-    /// The open series record, as it will stand; empty if there is none.
-    series: Vec<u8>,
     entries: Vec<Entry>,
     /// Tickets handed out so far; a commit's ticket is its number, from 1.
     tickets: u64,
@@ -211,12 +214,12 @@ impl Log {
         let segments = list_segments(fs.as_ref(), dir).map_err(LogError::io("list", dir))?;
         let segment = segments.last().map_or(0, |last| last + 1);
         // What this process found there, it builds on: samples that it will sync belong to series in there. The process
-        // that wrote it may have been killed before its own sync. Older segments were synced when they were left.
-        if let Some(last) = segments.last() {
-            let path = segment_path(dir, *last);
+        // that wrote it may have been killed before its own sync.
+        for segment in segments {
+            let path = segment_path(dir, segment);
             let mut file = fs.open_append(&path).map_err(LogError::io("open", &path))?;
             if let Err(error) = file.sync() {
-                mark_unsynced(fs.as_ref(), dir, *last);
+                mark_unsynced(fs.as_ref(), dir, segment);
                 return Err(LogError::io("sync", &path)(error));
             }
         }
@@ -226,11 +229,14 @@ impl Log {
             clock: Arc::clone(&env.clock),
             dir: dir.to_owned(),
             options,
+            new_series: NewSeries::default(),
             queue: Mutex::default(),
             writer: Mutex::new(Writer { file, segment, filled: 0, done: 0, failed: Vec::new() }),
             scratch: Spare::default(),
             sync: Mutex::new(Sync { file: sync, segment }),
             unsynced_since: AtomicU64::new(u64::MAX),
+            has_left: AtomicBool::new(false),
+            left: Mutex::default(),
             has_ended: AtomicBool::new(false),
             ended: Mutex::new(None),
         })
@@ -249,16 +255,12 @@ impl Log {
     }
 
     /// Puts a new series into the log's queue: it will stand before the records of every commit that begins after this
-    /// returns. Call it before anybody else can find the series. It is written with the next commit.
-    pub fn add_series(&self, reference: u64, labels: LabelsIter<'_>) {
-        if self.has_ended.load(Ordering::Acquire) {
-            return;
+    /// returns. Call it before anybody else can find the series. It is written with the next commit. Callers with
+    /// different numbers for `lane` do not wait for each other.
+    pub fn add_series(&self, lane: u32, reference: u64, labels: LabelsIter<'_>) {
+        if !self.has_ended.load(Ordering::Acquire) {
+            self.new_series.add(lane, reference, labels);
         }
-        let mut queue = self.queue.lock();
-        if queue.series.is_empty() {
-            begin_series(&mut queue.series);
-        }
-        put_series(reference, labels, &mut queue.series);
     }
 
     /// Writes `records`, in their order and behind all series added so far, and returns when they survive what
@@ -278,13 +280,15 @@ impl Log {
         }
         let ticket = {
             let mut queue = self.queue.lock();
-            queue.seal_series(&mut scratch.buffers);
+            // Under the queue's lock: who finds a record taken finds it in the queue as well.
+            self.new_series.take(&mut scratch.buffers, |bytes| queue.entries.push(Entry { what: What::Series, bytes }));
             queue.entries.append(&mut entries);
             queue.tickets += 1;
             queue.tickets
         };
         let result = self.take_turn(ticket, &mut scratch);
         drop(self.scratch.keep(scratch));
+        self.sync_left()?;
         self.sync_if_due()?;
         result
     }
@@ -353,7 +357,10 @@ impl Log {
         let mut batch = Batch::new(&mut writer, &mut frame);
         let result = batch.next_segment(self);
         batch.finish(self, result)?;
-        Ok(writer.segment)
+        let segment = writer.segment;
+        drop(writer);
+        self.sync_left()?;
+        Ok(segment)
     }
 
     /// The number of the segment that is written to, and how many bytes of it are.
@@ -382,7 +389,25 @@ impl Log {
         self.sync_now()
     }
 
+    /// Syncs the segments that were left without, unless somebody does. It takes as long as a segment takes to write, and
+    /// nobody waits for it but who filled one.
+    fn sync_left(&self) -> Result<(), LogError> {
+        if !self.has_left.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.left.try_lock().map_or(Ok(()), |mut left| self.sync_all_left(&mut left))
+    }
+
+    fn sync_all_left(&self, left: &mut Vec<(u64, Box<dyn File>)>) -> Result<(), LogError> {
+        self.has_left.store(false, Ordering::Release);
+        for (segment, mut file) in left.drain(..) {
+            file.sync().map_err(|error| self.sync_failed(segment, &error))?;
+        }
+        Ok(())
+    }
+
     fn sync_now(&self) -> Result<(), LogError> {
+        self.sync_all_left(&mut self.left.lock())?;
         // A write that comes between here and the sync is noted again, and synced once more than it needs.
         if self.unsynced_since.swap(u64::MAX, Ordering::AcqRel) == u64::MAX {
             return Ok(());
@@ -488,16 +513,6 @@ impl Log {
     }
 }
 
-impl Queue {
-    fn seal_series(&mut self, buffers: &mut Vec<Vec<u8>>) {
-        if !self.series.is_empty() {
-            let buffer = buffers.pop().unwrap_or_default();
-            let bytes = std::mem::replace(&mut self.series, buffer);
-            self.entries.push(Entry { what: What::Series, bytes });
-        }
-    }
-}
-
 impl Scratch {
     /// Keeps the memory of what is written, as far as it is of a reasonable size.
     fn keep_buffers(&mut self, entries: Vec<Entry>) {
@@ -539,8 +554,12 @@ impl<'a> Batch<'a> {
         let path = segment_path(&log.dir, *segment);
         file.append(frame).map_err(LogError::io("append to", &path))?;
         frame.clear();
-        // Prometheus syncs a full segment whatever its settings. A failure here is a failed sync like any other.
-        file.sync().map_err(|error| log.sync_failed(*segment, &error))?;
+        // Prometheus syncs a full segment whatever its settings. A failure here is a failed sync like any other. Before the
+        // next one is begun, so that after a power cut none is there without all of those before it; who asks for no
+        // durability would have all writers wait for a whole segment.
+        if log.options.durability != Durability::Never {
+            file.sync().map_err(|error| log.sync_failed(*segment, &error))?;
+        }
         let (next, sync) = create_segment(log.fs.as_ref(), &log.dir, *segment + 1)?;
         *log.sync.lock() = Sync { file: sync, segment: *segment + 1 };
         self.left.push((*segment, std::mem::replace(file, next), before));
@@ -554,6 +573,10 @@ impl<'a> Batch<'a> {
         match framed.and_then(|()| self.append()) {
             Ok(()) => {
                 self.writer.filled += self.frame.len() as u64;
+                if log.options.durability == Durability::Never && !self.left.is_empty() {
+                    log.left.lock().extend(self.left.drain(..).map(|(segment, file, _)| (segment, file)));
+                    log.has_left.store(true, Ordering::Release);
+                }
                 if self.frame.is_empty() {
                     return Ok(());
                 }

@@ -14,6 +14,7 @@
 mod checkpoint;
 mod compression;
 mod log;
+mod new_series;
 mod reader;
 pub mod record;
 mod record_buffer;

@@ -50,7 +50,7 @@ impl Script {
 
     fn add_series(&self, reference: u64) {
         let labels = Labels::from_pairs([("__name__", "up".to_owned()), ("instance", format!("{reference:040}"))]);
-        self.log.add_series(reference, labels.iter());
+        self.log.add_series(reference as u32, reference, labels.iter());
     }
 
     /// Commits one sample at `t` for each of the series.
@@ -204,6 +204,22 @@ fn a_commit_that_is_synced_does_not_rest_on_what_an_earlier_process_left_unsynce
     let mut script = Script::new(Durability::Never, Compression::None);
     script.add_series(1);
     script.commit(1..2, 0);
+    script.options.durability = Durability::Sync;
+    script.restart();
+    script.commit(1..2, 1);
+    assert!(script.check() > 4);
+}
+
+/// Without syncs, the next segment may be begun before the one that is full is on the disk; a process can end in between.
+#[test]
+fn a_commit_that_is_synced_does_not_rest_on_a_full_segment_that_an_earlier_process_left_unsynced() {
+    let mut script = Script::new(Durability::Never, Compression::None);
+    script.add_series(1);
+    script.commit(1..2, 0);
+    // As it is when the next one has been begun, and nothing synced yet.
+    let next = script.env.fs.create(&Path::new(DIR).join("00000001")).unwrap();
+    script.env.fs.sync_dir(Path::new(DIR)).unwrap();
+    drop(next);
     script.options.durability = Durability::Sync;
     script.restart();
     script.commit(1..2, 1);
