@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A query takes a reference to the base and a copy of the short delta, and does its set algebra outside the lock. The
-//! delta is merged into the base when it has grown to an eighth of it, so that an id is moved a bounded number of times.
+//! delta is merged into the base when it has grown to an eighth of all, so that an id is moved a bounded number of times.
 
 use std::sync::Arc;
 
@@ -39,6 +39,8 @@ pub(super) enum Postings {
 pub(super) struct Many {
     base: Arc<RoaringBitmap>,
     delta: Vec<u32>,
+    /// How many there are: a bitmap counts all its runs when it is asked.
+    len: u64,
 }
 
 impl Postings {
@@ -49,7 +51,7 @@ impl Postings {
             Self::One(first) => *self = Self::Two(*first, id),
             Self::Two(first, second) => {
                 let base = Arc::new([*first, *second, id].into_iter().collect());
-                *self = Self::Many(Box::new(Many { base, delta: Vec::new() }));
+                *self = Self::Many(Box::new(Many { base, delta: Vec::new(), len: 3 }));
             }
             Self::Many(many) => many.add(id, upkeep),
         }
@@ -74,7 +76,9 @@ impl Postings {
             }
             Self::Many(many) => {
                 many.merge();
-                *Arc::make_mut(&mut many.base) -= dead;
+                let base = Arc::make_mut(&mut many.base);
+                *base -= dead;
+                many.len = base.len();
                 let mut ids = many.base.iter();
                 let small = match (ids.next(), ids.next(), ids.next()) {
                     (Some(_), Some(_), Some(_)) => return,
@@ -112,7 +116,7 @@ impl Postings {
             Self::None => 0,
             Self::One(_) => 1,
             Self::Two(..) => 2,
-            Self::Many(many) => many.base.len() + many.delta.len() as u64,
+            Self::Many(many) => many.len,
         }
     }
 
@@ -139,18 +143,19 @@ impl Postings {
 
 impl Many {
     fn add<T>(&mut self, id: u32, upkeep: impl FnOnce() -> T) {
+        self.len += 1;
         if let Some(base) = Arc::get_mut(&mut self.base).filter(|_| self.delta.is_empty()) {
             // Nobody reads: the base can grow in place.
             base.insert(id);
             // Series of a target are neighbours: as runs they take a fraction.
-            if base.len().is_power_of_two() {
+            if self.len.is_power_of_two() {
                 let _upkeep = upkeep();
                 base.optimize();
             }
             return;
         }
         self.delta.push(id);
-        let most = (self.base.len() / 8).min(DELTA_CEILING as u64);
+        let most = (self.len / 8).min(DELTA_CEILING as u64);
         if self.delta.len() > DELTA_FLOOR && self.delta.len() as u64 > most {
             let _upkeep = upkeep();
             self.merge();
