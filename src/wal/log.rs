@@ -407,12 +407,17 @@ impl Log {
     }
 
     fn sync_now(&self) -> Result<(), LogError> {
-        self.sync_all_left(&mut self.left.lock())?;
-        // A write that comes between here and the sync is noted again, and synced once more than it needs.
+        let writer = self.writer.lock();
+        // All three for a moment: no segment is on its way from the one to the other.
+        let (mut left, mut sync) = (self.left.lock(), self.sync.lock());
+        drop(writer);
+        self.sync_all_left(&mut left)?;
+        drop(left);
+        // Asked for with the file in hand: who finds nothing to do has waited for who did it. A write that comes between
+        // here and the sync is noted again, and synced once more than it needs.
         if self.unsynced_since.swap(u64::MAX, Ordering::AcqRel) == u64::MAX {
             return Ok(());
         }
-        let mut sync = self.sync.lock();
         let segment = sync.segment;
         sync.file.sync().map_err(|error| self.sync_failed(segment, &error))
     }
