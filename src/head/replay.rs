@@ -44,6 +44,8 @@ use crate::wal::{Compression, Damage, Decompressor, LogError, LogReader, Positio
 
 /// Bytes of stored records in a batch, for each task that works on it.
 const BATCH: usize = 4 << 20;
+/// Shares of a batch, for each task: who also reads the next batch takes fewer.
+const SHARES: usize = 4;
 /// Pages of slots in a bucket: half a kilobyte a series, with its open chunk.
 const BUCKET_PAGES: usize = 8;
 /// Buckets, at most: each is a place that a task writes to. With more series there are more pages in a bucket.
@@ -124,7 +126,7 @@ struct OtherSample {
     value: Value,
 }
 
-/// What one task has scattered, in the order of the log; and slots for the series that it creates.
+/// What was scattered of one share of a batch, in the order of the log; and slots for the series that are created of it.
 #[derive(Debug, Default)]
 struct Scattered {
     slots: Run,
@@ -257,7 +259,7 @@ impl Head {
             references.deleted.clone_from(&snapshot.deleted);
         }
         let tasks = env.executor.parallelism();
-        let mut scattered: Vec<Scattered> = (0..tasks).map(|_| Scattered::default()).collect();
+        let mut scattered: Vec<Scattered> = (0..tasks * SHARES).map(|_| Scattered::default()).collect();
         // Numbers that chunks have must not be given to other series, whatever became of the log.
         references.last = references.last.max(on_disk.last);
         let mut ahead = Ahead { reader, limit: BATCH * tasks, next: None };
@@ -373,7 +375,7 @@ impl Head {
         records
     }
 
-    /// Replays records among which there is no deletion. `scattered` is memory to use again, for each task.
+    /// Replays records among which there is no deletion. `scattered` is memory to use again, for each share of them.
     #[expect(clippy::too_many_arguments, reason = "the state of one replay, borrowed apart for its tasks")]
     fn replay_run(
         &self,
@@ -389,16 +391,15 @@ impl Head {
         if records.is_empty() {
             return;
         }
-        let parts = scattered.len();
-        let share = records.len().div_ceil(parts);
-        let create = |records: &mut [Record], slots: &mut Run| {
-            for record in records.iter_mut().filter(|record| record.kind == Some(RecordType::Series)) {
-                self.replay_series(record, on_disk, slots);
-            }
-        };
-        let shares = records.chunks_mut(share).zip(scattered.iter_mut());
-        let tasks = shares.map(|(records, scattered)| task(move || create(records, &mut scattered.slots)));
-        env.executor.join_all(tasks.collect());
+        let share = records.len().div_ceil(scattered.len());
+        if records.iter().any(|record| record.kind == Some(RecordType::Series)) {
+            let create = |(records, scattered): (&mut [Record], &mut Scattered)| {
+                for record in records.iter_mut().filter(|record| record.kind == Some(RecordType::Series)) {
+                    self.replay_series(record, on_disk, &mut scattered.slots);
+                }
+            };
+            work_off(env, records.chunks_mut(share).zip(scattered.iter_mut()), || {}, create);
+        }
         for record in records.iter_mut() {
             replayed.chunks_mapped += std::mem::take(&mut record.chunks_mapped);
             for (reference, series, until) in std::mem::take(&mut record.series) {
@@ -414,37 +415,30 @@ impl Head {
         let buckets = pages.div_ceil(bucket_pages);
         let floor = self.floor.load(Relaxed);
         let known = &*references;
-        let scatter = |records: &mut [Record], scattered: &mut Scattered| {
+        let scatter = |(records, scattered): (&mut [Record], &mut Scattered)| {
+            scattered.clear(buckets);
             for record in records {
                 scattered.scatter(record, known, floor, bucket_pages * PAGE);
             }
         };
         let mut shares = records.chunks_mut(share);
-        let tasks = scattered.iter_mut().map(|scattered| {
-            let records = shares.next().unwrap_or_default();
-            task(move || {
-                scattered.clear(buckets);
-                scatter(records, scattered);
-            })
-        });
+        let shares = scattered.iter_mut().map(|scattered| (shares.next().unwrap_or_default(), scattered));
         // The next batch is read and summed up meanwhile.
-        env.executor.join_all(tasks.chain([task(|| ahead.read())]).collect());
+        work_off(env, shares, || ahead.read(), scatter);
 
         let applied = &*scattered;
         let total = Mutex::new(Tally::default());
-        let apply = |part| {
+        let apply = |bucket: usize| {
             let mut tally = Tally::default();
             let mut locked = Locked::default();
-            for bucket in (part..buckets).step_by(parts) {
-                for scattered in applied {
-                    for Waiting { series, t, bits } in scattered.buckets.get(bucket).into_iter().flatten() {
-                        if series.0 & OTHER == 0 {
-                            let value = Value::Float(f64::from_bits(*bits));
-                            self.replay_sample(*series, (0, *t), &value, rules, &mut locked, &mut tally);
-                        } else if let Some(other) = scattered.others.get(*bits as usize) {
-                            let OtherSample { series, st, t, value } = other;
-                            self.replay_sample(*series, (*st, *t), value, rules, &mut locked, &mut tally);
-                        }
+            for scattered in applied {
+                for Waiting { series, t, bits } in scattered.buckets.get(bucket).into_iter().flatten() {
+                    if series.0 & OTHER == 0 {
+                        let value = Value::Float(f64::from_bits(*bits));
+                        self.replay_sample(*series, (0, *t), &value, rules, &mut locked, &mut tally);
+                    } else if let Some(other) = scattered.others.get(*bits as usize) {
+                        let OtherSample { series, st, t, value } = other;
+                        self.replay_sample(*series, (*st, *t), value, rules, &mut locked, &mut tally);
                     }
                 }
             }
@@ -457,9 +451,7 @@ impl Head {
             total.min = total.min.min(tally.min);
             total.max = total.max.max(tally.max);
         };
-        let apply = &apply;
-        let tasks = (0..parts).map(|part| task(move || apply(part)));
-        env.executor.join_all(tasks.collect());
+        work_off(env, 0..buckets, || {}, apply);
 
         let total = total.into_inner();
         for record in records {
@@ -599,6 +591,23 @@ impl Head {
 
 fn task<'a>(task: impl FnOnce() + Send + 'a) -> Box<dyn FnOnce() + Send + 'a> {
     Box::new(task)
+}
+
+/// Has all `jobs` worked on by one task a processor: who is done with one takes the next. One of them does `first` before.
+fn work_off<J>(env: &Env, jobs: impl Iterator<Item = J> + Send, first: impl FnOnce() + Send, work: impl Fn(J) + Sync) {
+    let jobs = Mutex::new(jobs);
+    let next = || jobs.lock().next();
+    let work = || {
+        while let Some(job) = next() {
+            work(job);
+        }
+    };
+    let one = task(|| {
+        first();
+        work();
+    });
+    let others = (1..env.executor.parallelism()).map(|_| task(work));
+    env.executor.join_all([one].into_iter().chain(others).collect());
 }
 
 impl Scattered {
