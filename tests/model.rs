@@ -587,3 +587,22 @@ fn full_chunks_that_were_deleted_and_cut_do_not_come_back_beside_a_snapshot() {
     ];
     replay(options, &[&bursts[..], &rest].concat());
 }
+
+/// A view that was opened before did not see what the head had any more, but still what a block had beside it, which came
+/// later and had never been seen.
+#[test]
+fn what_is_deleted_under_a_reader_does_not_uncover_what_lost_against_it() {
+    let options = Options { min_block_duration: 10_000, ..Options::default() };
+    let labels = Labels::from_pairs([("__name__", "a")]);
+    replay(
+        options,
+        &[
+            append(0, "a", 1000),
+            Operation::Commit { appender: 0 },
+            Operation::Bulk { samples: vec![(labels, 1000, narthex::model::Value::Float(7.0))] },
+            Operation::Hold { slot: 0 },
+            Operation::Delete { ago: 1000, len: 0, matchers: Vec::new() },
+            Operation::ReadHeld { slot: 0 },
+        ],
+    );
+}

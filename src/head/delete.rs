@@ -63,8 +63,9 @@ impl Head {
             encode_tombstones(series.iter().flat_map(|(_, tombstone)| [*tombstone; 2]), &mut record);
             log.commit(&[&record])?;
         }
+        let now = self.isolation.deleted_now();
         for (id, RefTombstone { range, .. }) in &series {
-            self.tombstones.add(*id, *range);
+            self.tombstones.add(*id, *range, now);
         }
         Ok(series.len() as u64)
     }

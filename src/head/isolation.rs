@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::tombstones::DeletedAt;
 use crate::model::TimeRange;
 
 /// What a reader sees.
@@ -190,6 +191,13 @@ impl Isolation {
     /// A stamp: whoever opens from now on is younger than it.
     pub(super) fn stamp(&self) -> u64 {
         self.state.lock().clock
+    }
+
+    /// Now, for a deletion.
+    pub(super) fn deleted_now(&self) -> DeletedAt {
+        let state = self.state.lock();
+        let oldest_reader = state.readers.iter().map(|reader| reader.id).min().unwrap_or(u64::MAX);
+        DeletedAt { stamp: state.clock, oldest_reader }
     }
 
     /// Whether all appenders that were open at `stamp` are closed.

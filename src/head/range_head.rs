@@ -162,7 +162,7 @@ impl BlockRead for RangeHead {
 
     fn tombstones(&self, id: SeriesId) -> Cow<'_, [TimeRange]> {
         let mut ranges = Vec::new();
-        self.head.tombstones.hide(id.0, &mut ranges);
+        self.head.tombstones.hide_all(id.0, &mut ranges);
         Cow::Owned(ranges)
     }
 

@@ -141,7 +141,7 @@ impl HeadReader {
             state.hidden(&self.snapshot, hide);
             state.read(&series, self.head.mapped.as_ref(), self.range, chunks);
         }
-        self.head.tombstones.hide(id.0, hide);
+        self.head.tombstones.hide(id.0, self.id, hide);
     }
 
     /// All label names, ascending, but for those that only series have of which everything is deleted.

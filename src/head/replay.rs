@@ -34,6 +34,7 @@ use super::rules::{ChunkRules, HistogramStarts};
 use super::series::{Applied, Header, Series, SeriesState};
 use super::slab::{Locked, PAGE, Run};
 use super::snapshot::LoadedSnapshot;
+use super::tombstones::DeletedAt;
 use super::{Head, SeriesRef, WAL_DIR, WBL_DIR};
 use crate::chunk::{Floats, Integers};
 use crate::error::Result;
@@ -578,7 +579,7 @@ impl Head {
                     evicted.push(series);
                 }
             } else if self.known(series).is_some() {
-                self.tombstones.add(series.id(), deletion.range);
+                self.tombstones.add(series.id(), deletion.range, DeletedAt::REPLAY);
                 // Where blocks already were, Prometheus had forgotten it: what came late after that was served again.
                 if same.len() == 1 && deletion.range.max >= floor {
                     references.deleted.push((series, deletion.range));

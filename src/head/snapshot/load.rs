@@ -18,6 +18,7 @@ use crate::head::mapped::MappedChunks;
 use crate::head::replay::OnDisk;
 use crate::head::series::Applied;
 use crate::head::slab::Run;
+use crate::head::tombstones::DeletedAt;
 use crate::head::{Head, SeriesRef, WAL_DIR};
 use crate::model::{LabelsBuilder, Sample, TimeRange, Value};
 use crate::wal::record::{self, RecordType};
@@ -239,7 +240,7 @@ impl Head {
             Record::Tombstones(all) => {
                 for deleted in all {
                     if let Some(series) = find(deleted.reference) {
-                        self.tombstones.add(series.id(), deleted.range);
+                        self.tombstones.add(series.id(), deleted.range, DeletedAt::REPLAY);
                         all_deleted.push((series, deleted.range));
                     }
                 }
