@@ -79,7 +79,6 @@ impl HeadTombstones {
             self.series.fetch_add(1, Ordering::AcqRel);
             Deleted::default()
         });
-        young.push((stamp, range));
         young.retain(|(stamp, range)| {
             let is_young = *stamp >= oldest_reader;
             if !is_young {
@@ -87,6 +86,15 @@ impl HeadTombstones {
             }
             is_young
         });
+        if stamp >= oldest_reader {
+            young.push((stamp, range));
+        } else {
+            add_span(ranges, range);
+        }
+        if young.is_empty() {
+            // One deletion may be of a million series.
+            *young = Vec::new();
+        }
     }
 
     /// Adds to `hide`, whose own ascend and do not touch, what was deleted of a series before this reader opened.
