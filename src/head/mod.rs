@@ -198,7 +198,8 @@ pub struct Head {
     truncated: AtomicI64,
     /// Nothing is left of what was before: it was cut when all that no block had yet was deleted, so that no block says so.
     emptied: AtomicI64,
-    /// Series that are about to be removed.
+    /// Series that are about to be removed. Locked by who marks or removes any, from the first to the last: a mark does not
+    /// say whose it is.
     marked: Mutex<Vec<gc::Marked>>,
     /// Numbers in the log that no series has any more, but whose records may still stand there.
     gone: Mutex<GoneNumbers>,

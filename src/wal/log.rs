@@ -136,10 +136,11 @@ pub struct Log {
     sync: Mutex<Sync>,
     /// When the oldest write that is not synced was made, in nanoseconds of the monotonic clock; `u64::MAX`: none.
     unsynced_since: AtomicU64,
-    /// Whether there are segments in `left`: looked at for each commit.
+    /// Whether the writer has left segments without a sync: looked at for each commit.
     has_left: AtomicBool,
-    /// Segments that were left without a sync, oldest first; locked while they are synced.
-    left: Mutex<Vec<(u64, Box<dyn File>)>>,
+    /// Who syncs beside commits holds this, and takes the writer, the file to sync and what was left for a moment: who
+    /// comes second waits here, with nothing in hand that commits wait for.
+    syncing: Mutex<()>,
     /// Whether `ended` says something: looked at for each commit.
     has_ended: AtomicBool,
     /// Why nothing is written any more.
@@ -186,6 +187,8 @@ struct Writer {
     done: u64,
     /// Tickets whose write failed and whose committers have not asked yet.
     failed: Vec<(u64, LogError)>,
+    /// Segments that were left without a sync, oldest first.
+    left: Vec<(u64, Box<dyn File>)>,
 }
 
 struct Sync {
@@ -231,12 +234,12 @@ impl Log {
             options,
             new_series: NewSeries::default(),
             queue: Mutex::default(),
-            writer: Mutex::new(Writer { file, segment, filled: 0, done: 0, failed: Vec::new() }),
+            writer: Mutex::new(Writer { file, segment, filled: 0, done: 0, failed: Vec::new(), left: Vec::new() }),
             scratch: Spare::default(),
             sync: Mutex::new(Sync { file: sync, segment }),
             unsynced_since: AtomicU64::new(u64::MAX),
             has_left: AtomicBool::new(false),
-            left: Mutex::default(),
+            syncing: Mutex::default(),
             has_ended: AtomicBool::new(false),
             ended: Mutex::new(None),
         })
@@ -389,31 +392,37 @@ impl Log {
         self.sync_now()
     }
 
-    /// Syncs the segments that were left without, unless somebody does. It takes as long as a segment takes to write, and
-    /// nobody waits for it but who filled one.
+    /// Syncs the segments that were left without, unless somebody syncs already. It takes as long as a segment takes to
+    /// write, and nobody waits for it but who filled one.
     fn sync_left(&self) -> Result<(), LogError> {
         if !self.has_left.load(Ordering::Acquire) {
             return Ok(());
         }
-        self.left.try_lock().map_or(Ok(()), |mut left| self.sync_all_left(&mut left))
+        let Some(_alone) = self.syncing.try_lock() else { return Ok(()) };
+        let left = self.take_left(&mut self.writer.lock());
+        self.sync_segments(left)
     }
 
-    fn sync_all_left(&self, left: &mut Vec<(u64, Box<dyn File>)>) -> Result<(), LogError> {
+    fn take_left(&self, writer: &mut Writer) -> Vec<(u64, Box<dyn File>)> {
         self.has_left.store(false, Ordering::Release);
-        for (segment, mut file) in left.drain(..) {
+        std::mem::take(&mut writer.left)
+    }
+
+    fn sync_segments(&self, segments: Vec<(u64, Box<dyn File>)>) -> Result<(), LogError> {
+        for (segment, mut file) in segments {
             file.sync().map_err(|error| self.sync_failed(segment, &error))?;
         }
         Ok(())
     }
 
     fn sync_now(&self) -> Result<(), LogError> {
-        let writer = self.writer.lock();
-        // All three for a moment: no segment is on its way from the one to the other.
-        let (mut left, mut sync) = (self.left.lock(), self.sync.lock());
+        let _alone = self.syncing.lock();
+        let mut writer = self.writer.lock();
+        // Together: no segment is on its way from the one to the other.
+        let (left, mut sync) = (self.take_left(&mut writer), self.sync.lock());
         drop(writer);
-        self.sync_all_left(&mut left)?;
-        drop(left);
-        // Asked for with the file in hand: who finds nothing to do has waited for who did it. A write that comes between
+        self.sync_segments(left)?;
+        // Asked for when nobody else syncs: who finds nothing to do has waited for who did it. A write that comes between
         // here and the sync is noted again, and synced once more than it needs.
         if self.unsynced_since.swap(u64::MAX, Ordering::AcqRel) == u64::MAX {
             return Ok(());
@@ -579,7 +588,7 @@ impl<'a> Batch<'a> {
             Ok(()) => {
                 self.writer.filled += self.frame.len() as u64;
                 if log.options.durability == Durability::Never && !self.left.is_empty() {
-                    log.left.lock().extend(self.left.drain(..).map(|(segment, file, _)| (segment, file)));
+                    self.writer.left.extend(self.left.drain(..).map(|(segment, file, _)| (segment, file)));
                     log.has_left.store(true, Ordering::Release);
                 }
                 if self.frame.is_empty() {
