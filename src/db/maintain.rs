@@ -159,7 +159,7 @@ impl Inner {
         if shortened.is_ok() {
             state.shorten_to = None;
         }
-        if state.collect {
+        if state.collect || self.head.can_collect() {
             let left = self.head.collect_out_of_order();
             state.collect = self.head.collect().series_marked > 0 || left;
         }

@@ -140,6 +140,20 @@ fn full_blocks_are_cut_and_nothing_changes_for_a_query() {
 }
 
 #[test]
+fn what_a_view_kept_in_memory_goes_with_the_next_round_after_it() {
+    let (env, _machine) = machine();
+    let db = open(&env);
+    fill(&db, 0..60);
+    let view = db.source();
+    db.maintain().unwrap();
+    let kept = db.head().counts().chunks;
+    drop(view);
+    db.maintain().unwrap();
+    let left = db.head().counts().chunks;
+    assert!(left * 4 < kept, "{left} chunks of {kept}");
+}
+
+#[test]
 fn flushing_leaves_nothing_in_the_head() {
     let (env, _machine) = machine();
     let db = open(&env);

@@ -93,13 +93,19 @@ impl Head {
         self.emptied.fetch_max(t, Ordering::AcqRel);
     }
 
+    /// Whether readers are gone for which [`collect`](Head::collect) left something.
+    pub(crate) fn can_collect(&self) -> bool {
+        let truncated = self.truncated.load(Ordering::Acquire);
+        self.isolation.oldest_read(truncated) > self.collected_to.load(Ordering::Acquire)
+    }
+
     /// Drops what [`truncate_memory`](Head::truncate_memory) left because somebody could still see it.
     pub fn collect(&self) -> Collected {
         let mut marked = self.marked.lock();
         let mut collected = self.remove_marked(&mut marked);
         let truncated = self.truncated.load(Ordering::Acquire);
-        // Readers register, then look how far the head is truncated: one that is not seen here sees that.
         let t = self.isolation.oldest_read(truncated);
+        self.collected_to.store(t, Ordering::Release);
         let (mut oldest, mut ids) = (i64::MAX, Vec::new());
         let mut first_file = self.next_chunk_file();
         for id in 0..self.slots.end() {

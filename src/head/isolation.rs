@@ -11,6 +11,7 @@
 //! need no record a sample. A series keeps records only while some reader can tell the difference.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -137,14 +138,22 @@ impl Isolation {
         self.state.lock().open_commits.iter().all(|open| *open > commit)
     }
 
-    /// Registers a reader of `range`; give it back with [`end_read`](Isolation::end_read).
-    pub(super) fn begin_read(&self, range: TimeRange) -> (u64, Arc<Snapshot>) {
+    /// Registers a reader of what lies in `range` and not before `floor`, and says what that is; give it back with
+    /// [`end_read`](Isolation::end_read).
+    ///
+    /// The floor is looked at while nobody else can: who raises it and then asks for the [`oldest_read`] finds this reader, or
+    /// it is one that finds the floor raised. If it were registered with all that it asks for, readers that come and go
+    /// without a gap would keep everything there ever was.
+    ///
+    /// [`oldest_read`]: Isolation::oldest_read
+    pub(super) fn begin_read(&self, range: TimeRange, floor: &AtomicI64) -> (u64, Arc<Snapshot>, TimeRange) {
         let mut state = self.state.lock();
+        let range = TimeRange::new(range.min.max(floor.load(Ordering::Acquire)), range.max);
         state.clock += 1;
         let id = state.clock;
         let snapshot = Arc::new(Snapshot { last: state.last_commit, open: state.open_commits.as_slice().into() });
         state.readers.push(Reader { id, snapshot: Arc::clone(&snapshot), range });
-        (id, snapshot)
+        (id, snapshot, range)
     }
 
     /// Forgets a reader.
@@ -361,7 +370,7 @@ mod tests {
                         ended.push(ticket.id);
                     }
                     Step::Open => {
-                        let (id, snapshot) = isolation.begin_read(TimeRange::ALL);
+                        let (id, snapshot, _) = isolation.begin_read(TimeRange::ALL, &AtomicI64::new(i64::MIN));
                         readers.push((id, snapshot, ended.clone()));
                     }
                     Step::Close(n) if n < readers.len() => isolation.end_read(readers.remove(n).0),
@@ -380,7 +389,7 @@ mod tests {
     fn a_reader_that_stays_open_does_not_make_a_series_keep_a_record_a_commit() {
         let isolation = Isolation::default();
         let mut series = Modelled::default();
-        let (_, snapshot) = isolation.begin_read(TimeRange::ALL);
+        let (_, snapshot, _) = isolation.begin_read(TimeRange::ALL, &AtomicI64::new(i64::MIN));
         for _ in 0..1000 {
             let ticket = isolation.begin_commit();
             series.append(&ticket);

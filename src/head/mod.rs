@@ -196,6 +196,8 @@ pub struct Head {
     floor: AtomicI64,
     /// Readers see nothing older: it is in blocks, and being given back.
     truncated: AtomicI64,
+    /// Up to here the last collection dropped chunks: less far than the head is truncated if a reader could see them.
+    collected_to: AtomicI64,
     /// Nothing is left of what was before: it was cut when all that no block had yet was deleted, so that no block says so.
     emptied: AtomicI64,
     /// Series that are about to be removed. Locked by who marks or removes any, from the first to the last: a mark does not
@@ -262,6 +264,7 @@ impl Head {
             max_time: AtomicI64::new(i64::MIN),
             floor: AtomicI64::new(i64::MIN),
             truncated: AtomicI64::new(i64::MIN),
+            collected_to: AtomicI64::new(i64::MIN),
             emptied: AtomicI64::new(i64::MIN),
             marked: Mutex::default(),
             gone: Mutex::default(),

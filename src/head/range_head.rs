@@ -26,7 +26,7 @@ impl Head {
     /// The samples in `range` as a block. Samples before its end must not be appended any more.
     #[must_use]
     pub fn range_head(self: &Arc<Self>, range: TimeRange) -> RangeHead {
-        let (reader, _) = self.isolation.begin_read(range);
+        let (reader, _, range) = self.isolation.begin_read(range, &self.truncated);
         RangeHead { head: Arc::clone(self), range, reader }
     }
 }

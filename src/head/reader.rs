@@ -2,7 +2,6 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::Head;
 use super::full::HeadChunk;
@@ -30,9 +29,7 @@ impl Head {
     /// A view of the samples in `range`.
     #[must_use]
     pub fn reader(self: &Arc<Self>, range: TimeRange) -> HeadReader {
-        let (id, snapshot) = self.isolation.begin_read(range);
-        // Looked at after the registration: what is not truncated now stays as long as this reader.
-        let range = TimeRange::new(range.min.max(self.truncated.load(Ordering::Acquire)), range.max);
+        let (id, snapshot, range) = self.isolation.begin_read(range, &self.truncated);
         let late_from = self.out_of_order.passed_to();
         HeadReader { head: Arc::clone(self), id, snapshot, range, late_from }
     }

@@ -537,3 +537,27 @@ fn a_series_that_is_on_its_way_out_as_stale_and_is_cut_stays_for_an_appender_tha
     assert!(head.evict_stale(leaving).unwrap().is_none());
     assert_eq!(between.commit().unwrap(), Committed { appended: 1, ..Committed::default() });
 }
+
+#[test]
+fn readers_that_come_and_go_without_a_gap_keep_no_more_than_one_truncation_has() {
+    let head = head(HeadOptions::default());
+    for n in 1..=3 {
+        let mut appender = head.appender();
+        appender.append(None, &labels(n), i64::from(n) * 1000, 1.0).unwrap();
+        appender.commit().unwrap();
+    }
+    let before = head.reader(TimeRange::ALL);
+    head.truncate_memory(1500);
+    let between = head.reader(TimeRange::ALL);
+    assert_eq!((head.series_count(), everything(&before).len()), (3, 3));
+    assert!(!head.can_collect());
+    drop(before);
+    assert!(head.can_collect());
+    head.truncate_memory(2500);
+    assert_eq!((head.series_count(), everything(&between).len()), (2, 2));
+    drop(between);
+    assert!(head.can_collect());
+    head.collect();
+    assert_eq!(head.series_count(), 1);
+    assert!(!head.can_collect());
+}
