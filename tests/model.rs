@@ -140,8 +140,7 @@ fn setup() -> impl Strategy<Value = Setup> {
             window: window * block / 2,
             retention,
             encoding,
-            // Retention by series takes no regard as yet of which of two writes was the first.
-            life: Life { rule: if window == 0 { life.rule } else { 0 }, ..life },
+            life,
             pool,
         },
     )
