@@ -4,8 +4,8 @@
     benches/peers/growth.py --narthex target/release/narthex [--series 100000 1000000 4000000] [--samples 4] [--rounds 3]
 
 Costs are CPU nanoseconds a unit (a series created, a sample appended to a series that is there, a sample read back from
-the log, a series selected), memory is bytes a series; medians of the rounds. The last column is the most series' cost
-over the fewest's.
+the log, a series selected), memory is bytes a series, of a process that does nothing but read the log back; medians of
+the rounds. The last column is the most series' cost over the fewest's.
 """
 
 import argparse
@@ -25,6 +25,12 @@ COSTS = {
 }
 
 
+def bench(narthex, step, *arguments):
+    command = [str(part) for part in (narthex, "bench", step, *arguments)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--narthex", required=True, type=lambda text: Path(text).resolve())
@@ -36,9 +42,11 @@ def main():
     for _ in range(arguments.rounds):
         for series in arguments.series:
             with tempfile.TemporaryDirectory(prefix="narthex-growth-") as scratch:
-                command = [arguments.narthex, "bench", "growth", "--series", series, "--samples", arguments.samples, "--dir", f"{scratch}/data"]
-                done = subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True)
-                found[series].append(json.loads(done.stdout.splitlines()[-1]))
+                size = ["--series", series, "--samples", arguments.samples, "--dir", f"{scratch}/data"]
+                both = bench(arguments.narthex, "growth", *size)
+                replayed = bench(arguments.narthex, "replay", *size)
+                both["live_bytes_per_series"] = replayed["live_bytes_per_series"]
+                found[series].append(both)
     print("| | " + " | ".join(f"{series:,} series" for series in arguments.series) + " | growth |")
     print("|---" * (len(arguments.series) + 2) + "|")
     for key, what in COSTS.items():
