@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::meta::{BlockMeta, META_FILE, Ulid};
 use super::segments::Segments;
@@ -30,6 +31,8 @@ pub struct Block {
     tombstones: Tombstones,
     /// What deletes took from the listings: looked for when somebody first asks, if anything is deleted.
     vanished: OnceLock<Vanished>,
+    /// Held by who looks for them.
+    vanishing: Mutex<()>,
 }
 
 impl Block {
@@ -46,7 +49,15 @@ impl Block {
         let index = Index::open(&path.display().to_string(), bytes)?;
         let segments = Segments::open(fs, dir)?;
         let tombstones = Tombstones::read(fs, dir)?;
-        let block = Self { dir: dir.to_owned(), meta, index, segments, tombstones, vanished: OnceLock::new() };
+        let block = Self {
+            dir: dir.to_owned(),
+            meta,
+            index,
+            segments,
+            tombstones,
+            vanished: OnceLock::new(),
+            vanishing: Mutex::new(()),
+        };
         block.check_segments()?;
         Ok(block)
     }
@@ -178,6 +189,11 @@ impl Block {
         if let Some(vanished) = self.vanished.get() {
             return Ok(Some(vanished));
         }
+        // Who comes second waits for what the first finds.
+        let _turn = self.vanishing.lock();
+        if let Some(vanished) = self.vanished.get() {
+            return Ok(Some(vanished));
+        }
         let (mut gone, mut labels, mut chunks) = (Vec::new(), Labels::empty(), Vec::new());
         for (id, spans) in self.tombstones.series() {
             self.series(id, &mut labels, &mut chunks)?;
@@ -266,7 +282,18 @@ impl BlockRead for Block {
     }
 
     fn is_deleted(&self, id: SeriesId) -> Result<bool> {
-        Ok(self.vanished()?.is_some_and(|vanished| vanished.series().contains(id.0)))
+        let spans = self.tombstones.get(id);
+        if spans.is_empty() {
+            return Ok(false);
+        }
+        if let Some(vanished) = self.vanished.get() {
+            return Ok(vanished.series().contains(id.0));
+        }
+        // Of this one alone: to look at all would cost a query what is deleted of series that it has not asked for, again
+        // after each deletion.
+        let (mut labels, mut chunks) = (Labels::empty(), Vec::new());
+        self.series(id, &mut labels, &mut chunks)?;
+        self.are_deleted(&chunks, spans)
     }
 
     fn symbols(&self) -> Result<Symbols<'_>> {

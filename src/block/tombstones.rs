@@ -60,6 +60,14 @@ impl Tombstones {
         add_span(self.spans.entry(u64::from(id.0)).or_default(), span);
     }
 
+    /// Deletes what is deleted in `other`, too.
+    pub fn add_all(&mut self, other: &Self) {
+        for (id, spans) in &other.spans {
+            let own = self.spans.entry(*id).or_default();
+            spans.iter().for_each(|span| add_span(own, *span));
+        }
+    }
+
     /// Reads a file's content; `file` is what errors call it.
     ///
     /// # Errors

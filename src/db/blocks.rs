@@ -13,7 +13,7 @@ use super::unwanted::Unwanted;
 use crate::block::{Block, BlockMeta, BlockRead, CREATING, DELETING, HINT_OUT_OF_ORDER, Tombstones, Ulid};
 use crate::codec::FixedSet;
 use crate::error::{Error, Result};
-use crate::fs::{DirEntry, Env};
+use crate::fs::{DirEntry, Env, Fs};
 use crate::head::Head;
 use crate::index::ChunkMeta;
 use crate::model::{Labels, Matcher, TimeRange};
@@ -99,6 +99,23 @@ pub(super) fn mark_deleted(
         }
     }
     Ok(deleted)
+}
+
+/// Marks in the files of `block` what it has in `range` of the series that pass `matchers`; how many had any. It is to be
+/// opened again then.
+pub(super) fn delete_from(fs: &dyn Fs, block: &Block, range: TimeRange, matchers: &[Matcher]) -> Result<u64> {
+    let mut found = Tombstones::default();
+    let series = mark_deleted(block, &mut found, range, matchers)?;
+    if series > 0 {
+        // Not before: most deletions are about few of the blocks, and a block may have a million.
+        let mut tombstones = block.all_tombstones().clone();
+        tombstones.add_all(&found);
+        tombstones.write(fs, block.dir())?;
+        let mut meta = block.meta().clone();
+        meta.stats.num_tombstones = tombstones.len() as u64;
+        meta.write(fs, block.dir())?;
+    }
+    Ok(series)
 }
 
 /// The blocks that it replaces. One that says it was made from itself replaces nothing: without this it would be dropped.
@@ -343,16 +360,10 @@ impl Blocks {
         // What gives way goes first: whatever fails in between, no later write answers where an earlier one is gone.
         order.sort_by_key(|(_, block)| std::cmp::Reverse(block.meta().precedence()));
         for (index, block) in order {
-            let mut tombstones = block.all_tombstones().clone();
-            let series = mark_deleted(block, &mut tombstones, range, matchers)?;
-            if series == 0 {
-                continue;
+            let series = delete_from(fs, block, range, matchers)?;
+            if series > 0 {
+                self.serve_again(index, block.dir())?;
             }
-            tombstones.write(fs, block.dir())?;
-            let mut meta = block.meta().clone();
-            meta.stats.num_tombstones = tombstones.len() as u64;
-            meta.write(fs, block.dir())?;
-            self.serve_again(index, block.dir())?;
             deleted += series;
         }
         Ok(deleted)

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use serde_json::json;
 
-use super::blocks::mark_deleted;
+use super::blocks::delete_from;
 use super::unwanted::Unwanted;
 use super::{Inner, Maintenance, Quarantined};
 use crate::block::{Block, BlockMeta, CREATING, DELETING, Ulid, new_ulid};
@@ -224,14 +224,9 @@ impl Downsampled {
     pub(super) fn delete(&self, range: TimeRange, matchers: &[Matcher]) -> Result<()> {
         let fs = self.env.fs.as_ref();
         for block in self.all() {
-            let mut tombstones = block.all_tombstones().clone();
-            if mark_deleted(&block, &mut tombstones, range, matchers)? == 0 {
+            if delete_from(fs, &block, range, matchers)? == 0 {
                 continue;
             }
-            tombstones.write(fs, block.dir())?;
-            let mut meta = block.meta().clone();
-            meta.stats.num_tombstones = tombstones.len() as u64;
-            meta.write(fs, block.dir())?;
             let again = Arc::new(Block::open(fs, block.dir())?);
             let mut state = self.state.write();
             if let Some(place) = state.blocks.iter_mut().find(|other| other.meta().ulid == block.meta().ulid) {
@@ -243,8 +238,9 @@ impl Downsampled {
 }
 
 impl Inner {
-    /// Makes the coarser copies that are due, and drops those that are not wanted any more.
-    pub(super) fn downsample_all(&self, done: &mut Maintenance) -> Result<()> {
+    /// Makes the coarser copies that are due, and drops those that are not wanted any more; with `yielding`, until the head is
+    /// to be cut.
+    pub(super) fn downsample_all(&self, done: &mut Maintenance, yielding: bool) -> Result<()> {
         let Some(options) = &self.options.downsampling else { return Ok(()) };
         // Blocks are not replaced meanwhile, so that no copy is out of date when it is finished.
         let _turn = self.rewriting.lock();
@@ -261,7 +257,7 @@ impl Inner {
                 _ => self.downsampled.all().into_iter().filter(|b| b.meta().resolution() == FIVE_MINUTES).collect(),
             };
             for source in sources {
-                if self.is_closed() {
+                if self.is_to_end(yielding) {
                     return result;
                 }
                 let age = newest.saturating_sub(source.meta().max_time);

@@ -22,8 +22,8 @@ use crate::index::SeriesId;
 pub(super) type Concerned = FixedMap<Ulid, Vec<bool>>;
 
 impl Inner {
-    /// Writes the blocks again in which rules have something that expired.
-    pub(super) fn expire_by_rules(&self, done: &mut Maintenance) -> Result<()> {
+    /// Writes the blocks again in which rules have something that expired; with `yielding`, until the head is to be cut.
+    pub(super) fn expire_by_rules(&self, done: &mut Maintenance, yielding: bool) -> Result<()> {
         if self.options.retention_rules.is_empty() {
             return Ok(());
         }
@@ -35,7 +35,7 @@ impl Inner {
         drop(all);
         let expired = |block: &Block| self.expired_rules(block, newest, &mut concerned.borrow_mut());
         let (mut result, waits) = (Ok(()), Cell::new(false));
-        while !self.is_closed() {
+        while !self.is_to_end(yielding) {
             let chosen_for = RefCell::default();
             let choose = |blocks: &[Arc<Block>]| {
                 let mut blocks: Vec<_> = blocks.iter().filter(|block| !block.meta().compaction.failed).collect();

@@ -107,14 +107,19 @@ impl Inner {
         self.note_head(result)
     }
 
+    /// Whether work on blocks is to end: for good, or with `yielding` because the head is to be cut.
+    pub(super) fn is_to_end(&self, yielding: bool) -> bool {
+        self.is_closed() || (yielding && self.full_range().is_some())
+    }
+
     /// What blocks become of themselves: merged, and written again. With `yielding` it ends early when the head is to be
     /// cut.
     pub(super) fn tend_blocks(&self, done: &mut Maintenance, yielding: bool) -> Result<()> {
         self.check_open()?;
         let merged = self.merge_all(done, yielding);
         // Both look at the blocks that have come of merging; neither is kept from its work by what failed before.
-        let expired = self.expire_by_rules(done);
-        let downsampled = self.downsample_all(done);
+        let expired = self.expire_by_rules(done, yielding);
+        let downsampled = self.downsample_all(done, yielding);
         let result = merged.and(expired).and(downsampled);
         self.last_errors.lock().blocks = result.as_ref().err().map(ToString::to_string);
         result

@@ -36,7 +36,7 @@ impl Inner {
         let ranges = self.options.block_ranges();
         let mut result = Ok(());
         loop {
-            if self.is_closed() || (yielding && self.full_range().is_some()) {
+            if self.is_to_end(yielding) {
                 return result;
             }
             let next = |blocks: &[Arc<Block>]| {

@@ -50,6 +50,20 @@ fn a_series_is_the_first_rule_s_that_it_passes() {
 }
 
 #[test]
+fn rules_wait_while_the_head_is_to_be_cut() {
+    let (env, _machine) = machine();
+    let db = open(&env, vec![rule(MatchOp::Equal, "0", 4)]);
+    fill(&db, 0..12);
+    db.inner.tend_head(&mut Maintenance::default()).unwrap();
+    fill(&db, 12..16);
+    let mut done = Maintenance::default();
+    db.inner.tend_blocks(&mut done, true).unwrap();
+    assert_eq!(done, Maintenance::default());
+    db.inner.tend_blocks(&mut done, false).unwrap();
+    assert!(!done.merged.is_empty(), "{done:?}");
+}
+
+#[test]
 fn a_block_of_which_nothing_is_left_goes() {
     let (env, _machine) = machine();
     let db = open(&env, vec![rule(MatchOp::Regex, ".*", 4)]);
