@@ -34,6 +34,12 @@ fn commit(log: &Log, number: u64) -> Result<(), LogError> {
 
 /// The numbers of the commits in the log: each with its series before it.
 fn commits(env: &Env) -> (Vec<u64>, Vec<Damage>) {
+    let (_, commits, damage) = content(env);
+    (commits, damage)
+}
+
+/// The numbers of the series in the log and those of the commits, each with its series before it.
+fn content(env: &Env) -> (Vec<u64>, Vec<u64>, Vec<Damage>) {
     let mut reader = LogReader::open(&env.fs, dir()).unwrap();
     let mut decompressor = Decompressor::default();
     let (mut series, mut commits, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
@@ -48,7 +54,7 @@ fn commits(env: &Env) -> (Vec<u64>, Vec<Damage>) {
             other => unreachable!("{other:?}"),
         }
     }
-    (commits, reader.finish())
+    (series, commits, reader.finish())
 }
 
 #[test]
@@ -100,6 +106,30 @@ fn a_full_disk_refuses_commits_and_with_room_again_the_log_goes_on() {
     machine.set_capacity(None);
     commit(&log, 6).unwrap();
     assert_eq!(commits(&env), (vec![1, 6], Vec::new()));
+}
+
+#[test]
+fn what_is_owed_after_failures_is_written_as_far_as_there_is_room() {
+    let (env, machine) = Env::simulated(1);
+    let log = Log::open(&env, dir(), LogOptions { segment_size: 256 * PAGE, ..options(Durability::Never) }).unwrap();
+    commit(&log, 1).unwrap();
+    let (before, text) = (machine.used(), "x".repeat(10_000));
+    machine.set_capacity(Some(before));
+    for number in 2..500 {
+        let labels = Labels::from_pairs([("n", &number.to_string()), ("text", &text)]);
+        log.add_series(number as u32, number, labels.iter());
+        if number.is_multiple_of(50) {
+            log.commit(&[]).unwrap_err();
+        }
+    }
+    machine.set_capacity(Some(before + (3 << 20)));
+    commit(&log, 500).unwrap_err();
+    assert!(machine.used() > before + (1 << 20), "{} bytes more", machine.used() - before);
+    machine.set_capacity(None);
+    commit(&log, 501).unwrap();
+    let (mut series, commits, damage) = content(&env);
+    series.sort_unstable();
+    assert_eq!((series, commits, damage), ((1..=501).collect(), vec![1, 501], Vec::new()));
 }
 
 #[test]

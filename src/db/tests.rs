@@ -374,6 +374,30 @@ fn a_full_disk_keeps_no_block_from_expiring() {
 }
 
 #[test]
+fn on_a_full_disk_series_that_are_tried_again_are_the_same_ones() {
+    let (env, machine) = machine();
+    let db = open(&env);
+    fill(&db, 0..1);
+    let append = || {
+        let mut appender = db.appender();
+        for number in 3..50 {
+            appender.append(None, &series(number), START + HOUR, 1.0).unwrap();
+        }
+        appender.commit()
+    };
+    machine.set_capacity(Some(machine.used()));
+    for _ in 0..3 {
+        assert_eq!(append().unwrap_err().kind(), ErrorKind::Full);
+        // It can do little, and says so.
+        drop(db.maintain());
+    }
+    assert_eq!(db.head().counts().series_created, 50);
+    machine.set_capacity(None);
+    append().unwrap();
+    assert_eq!(content(&open(&machine.kill()).source()).len(), 50);
+}
+
+#[test]
 fn deleted_samples_are_gone_from_head_and_blocks_and_stay_so() {
     let (env, machine) = machine();
     let db = open(&env);

@@ -22,6 +22,7 @@ use super::series::Series;
 use super::series_map::Shard;
 use super::{Head, SeriesRef};
 use crate::model::METRIC_NAME;
+use crate::wal::Log;
 
 /// Series that were marked when the clock of readers and appenders stood at `stamp`.
 #[derive(Debug)]
@@ -106,6 +107,8 @@ impl Head {
         let truncated = self.truncated.load(Ordering::Acquire);
         let t = self.isolation.oldest_read(truncated);
         self.collected_to.store(t, Ordering::Release);
+        // A series without samples whose record could not be written: who tries again would create it again, and owe another.
+        let owes = self.log.as_ref().is_some_and(Log::owes_series);
         let (mut oldest, mut ids) = (i64::MAX, Vec::new());
         let mut first_file = self.next_chunk_file();
         for id in 0..self.slots.end() {
@@ -118,7 +121,7 @@ impl Head {
             first_file = first_file.min(state.first_file().unwrap_or(u32::MAX));
             match state.oldest() {
                 Some(first) => oldest = oldest.min(first),
-                None if series.tag() & 1 == 0 && !self.out_of_order.has(id) => {
+                None if !owes && series.tag() & 1 == 0 && !self.out_of_order.has(id) => {
                     series.mark_dying(&mut state);
                     ids.push(id);
                 }

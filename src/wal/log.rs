@@ -66,6 +66,9 @@ impl Default for LogOptions {
     }
 }
 
+/// Bytes of series records that are written at once: what more there is is written before, a piece at a time.
+const PIECE: usize = 1 << 20;
+
 /// Why the log cannot do what it was asked to. Cheap to clone: all commits of a failed write get the same one.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LogError {
@@ -136,6 +139,8 @@ pub struct Log {
     sync: Mutex<Sync>,
     /// When the oldest write that is not synced was made, in nanoseconds of the monotonic clock; `u64::MAX`: none.
     unsynced_since: AtomicU64,
+    /// Whether the last write failed, so that records of new series may be owed.
+    owes: AtomicBool,
     /// Whether the writer has left segments without a sync: looked at for each commit.
     has_left: AtomicBool,
     /// Who syncs beside commits holds this, and takes the writer, the file to sync and what was left for a moment: who
@@ -238,6 +243,7 @@ impl Log {
             scratch: Spare::default(),
             sync: Mutex::new(Sync { file: sync, segment }),
             unsynced_since: AtomicU64::new(u64::MAX),
+            owes: AtomicBool::new(false),
             has_left: AtomicBool::new(false),
             syncing: Mutex::default(),
             has_ended: AtomicBool::new(false),
@@ -305,7 +311,8 @@ impl Log {
                 (std::mem::take(&mut queue.entries), queue.tickets)
             };
             let first = writer.done + 1;
-            let result = self.check_end().and_then(|()| self.write(&mut writer, &entries, scratch));
+            let result = self.check_end().and_then(|()| self.write_owed(&mut writer, &mut entries, scratch));
+            let result = result.and_then(|()| self.write(&mut writer, &entries, scratch));
             writer.done = last;
             if let Err(error) = result {
                 let mut queue = self.queue.lock();
@@ -314,14 +321,43 @@ impl Log {
                 entries.retain(|entry| matches!(entry.what, What::Series));
                 entries.append(&mut queue.entries);
                 queue.entries = entries;
+                self.owes.store(true, Ordering::Release);
             } else {
                 scratch.keep_buffers(entries);
+                if self.owes.load(Ordering::Acquire) {
+                    self.owes.store(false, Ordering::Release);
+                }
             }
         }
         match writer.failed.iter().position(|(failed, _)| *failed == ticket) {
             Some(index) => Err(writer.failed.swap_remove(index).1),
             None => Ok(()),
         }
+    }
+
+    /// Writes the series records that stand before all else a piece at a time, as long as they are more than one. What is owed
+    /// after many failures may be more than there is room for: a piece that is written is not owed any more, and one that is
+    /// not spares the others the attempt.
+    fn write_owed(&self, writer: &mut Writer, entries: &mut Vec<Entry>, scratch: &mut Scratch) -> Result<(), LogError> {
+        loop {
+            let (mut piece, mut bytes) = (0, 0);
+            for entry in entries.iter().take_while(|entry| matches!(entry.what, What::Series)) {
+                if bytes >= PIECE {
+                    break;
+                }
+                (piece, bytes) = (piece + 1, bytes + entry.bytes.len());
+            }
+            if bytes < PIECE {
+                return Ok(());
+            }
+            self.write(writer, entries.get(..piece).unwrap_or_default(), scratch)?;
+            scratch.keep_buffers(entries.drain(..piece).collect());
+        }
+    }
+
+    /// Whether records of new series could not be written, and are to be before anything else.
+    pub fn owes_series(&self) -> bool {
+        self.owes.load(Ordering::Acquire)
     }
 
     /// Writes `entries`, or leaves the log as it was.
@@ -502,7 +538,11 @@ impl Log {
         self.sync_now()
     }
 
-    fn check_end(&self) -> Result<(), LogError> {
+    /// Whether anything can still be written.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn check_end(&self) -> Result<(), LogError> {
         if !self.has_ended.load(Ordering::Acquire) {
             return Ok(());
         }
