@@ -85,6 +85,10 @@ impl Head {
     /// `Io`, `Full`: nothing of the round counts.
     pub(in crate::head) fn log_late<'a>(&self, waiting: &'a [Late]) -> Result<(Round<'a>, &'a [Late])> {
         let table = &self.out_of_order;
+        if let Some(log) = &table.log {
+            // Before chunks are written that no marker will name.
+            log.check_end()?;
+        }
         let generation = table.generation.load(std::sync::atomic::Ordering::Acquire);
         let low = self.isolation.low();
         let mut room: FixedMap<u32, usize> = FixedMap::default();

@@ -49,6 +49,8 @@ pub(super) use lost::LostMarkers;
 pub(super) use series::{OutOfOrder, same_value};
 
 const SHARDS: usize = 64;
+/// A shard with room for so many series is not worth making smaller.
+const SMALL: usize = 64;
 
 /// Where a chunk's bytes are.
 #[derive(Debug, Clone)]
@@ -199,6 +201,9 @@ impl OutOfOrderTable {
         let result = change(entry);
         if entry.is_empty() {
             shard.remove(&id);
+            if shard.capacity() > SMALL && shard.len() * 4 < shard.capacity() {
+                shard.shrink_to_fit();
+            }
             self.series.fetch_sub(1, AcqRel);
         }
         result
