@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::blocks::Blocks;
 use super::downsampled::Downsampled;
 use super::status::Status;
-use super::{DbSource, WAL_DIR, WBL_DIR};
+use super::{DbSource, Options, WAL_DIR, WBL_DIR};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{DirEntry, Env};
 use crate::head::{Head, HeadOptions, Replayed};
@@ -38,6 +38,19 @@ impl ReadOnlyDb {
     /// `NotReady` if the owner changed the directory at every attempt to read it; `InvalidInput` if it is not there;
     /// `Io`.
     pub fn open_with(env: &Env, dir: &Path) -> Result<Self> {
+        Self::open_as(env, dir, &Options::default())
+    }
+
+    /// As [`open_with`](ReadOnlyDb::open_with), and reads the log as an owner with these options does. Whether the start
+    /// timestamp that it has of a histogram belongs to the data is the owner's choice (`histogram_start_timestamps`, if
+    /// `start_timestamps` are kept), and as long as no head chunk and no block tells nothing in the directory does; without
+    /// options they are kept then.
+    ///
+    /// # Errors
+    /// As there; `InvalidInput` for options that contradict each other.
+    pub fn open_as(env: &Env, dir: &Path, options: &Options) -> Result<Self> {
+        let options = options.head();
+        options.check()?;
         let looking = |error| Error::from(error).context(format_args!("looking at {}", dir.display()));
         if env.fs.stat(dir).map_err(looking)?.is_none_or(|stat| !stat.is_dir) {
             return Err(Error::new(ErrorKind::InvalidInput, format!("{}: no such directory", dir.display())));
@@ -46,7 +59,7 @@ impl ReadOnlyDb {
             // The owner puts a block there, then takes its samples out of the log, then the log's segments away. So what
             // was read is whole if nothing came or went meanwhile; samples may, the last segment grows.
             let before = names(env, dir)?;
-            let read = Self::read(env, dir);
+            let read = Self::read(env, dir, options);
             if names(env, dir)? == before {
                 return read;
             }
@@ -55,11 +68,11 @@ impl ReadOnlyDb {
         Err(Error::new(ErrorKind::NotReady, text))
     }
 
-    fn read(env: &Env, dir: &Path) -> Result<Self> {
+    fn read(env: &Env, dir: &Path, options: HeadOptions) -> Result<Self> {
         let blocks = Blocks::open(env, dir, None)?;
         let downsampled = Downsampled::open(env, dir)?;
         let floor = blocks.complete_until().unwrap_or(i64::MIN);
-        let (head, mut replayed) = Head::open_read_only(env, dir, HeadOptions::default(), floor)?;
+        let (head, mut replayed) = Head::open_read_only(env, dir, options, floor)?;
         // The owner may be about to write the rest.
         let (last, last_late) = (replayed.last_segment, replayed.last_out_of_order_segment);
         let late = dir.join(WBL_DIR);

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use clap::{Subcommand, ValueEnum};
 use narthex::block::{Block, BlockMeta, BlockRead, is_block};
 use narthex::budget::Budget;
-use narthex::db::ReadOnlyDb;
+use narthex::db::{Options, ReadOnlyDb};
 use narthex::fs::{Env, Fs};
+use narthex::head::FloatEncoding;
 use narthex::model::{Labels, Matcher, TimeRange};
 use narthex::promql::parse_selector;
 use narthex::query::{BlockSource, SelectRequest, Source, merge_sets, series_samples};
@@ -45,6 +46,10 @@ pub(crate) enum Command {
         /// What to print.
         #[arg(long, value_enum, default_value_t = Format::Jsonl)]
         format: Format,
+        /// The directory's owner keeps no start timestamps of histograms, though its log has them: a Prometheus that keeps those
+        /// of floats, without the feature histograms-st-encoding.
+        #[arg(long)]
+        no_histogram_starts: bool,
     },
     /// The blocks of a data directory, oldest first.
     List {
@@ -113,8 +118,12 @@ pub(crate) fn run(command: Command) -> CommandResult {
     match command {
         Command::CreateBlocksFrom(format) => backfill::run(&env, &format),
         Command::Chunks { block } => chunks(fs, &block),
-        Command::Dump { dir, matches, min_time, max_time, format } => {
-            dump(&env, &dir, &selectors(&matches)?, TimeRange::new(min_time, max_time), format)
+        Command::Dump { dir, matches, min_time, max_time, format, no_histogram_starts } => {
+            let owner = match no_histogram_starts {
+                true => Options { start_timestamps: true, float_encoding: FloatEncoding::Xor2, ..Options::default() },
+                false => Options::default(),
+            };
+            dump(&env, &dir, &owner, &selectors(&matches)?, TimeRange::new(min_time, max_time), format)
         }
         Command::List { dir } => list(fs, &dir),
         Command::Analyze { dir, block, limit, matches, bytes } => {
@@ -205,12 +214,19 @@ fn selectors(texts: &[String]) -> Result<Vec<Vec<Matcher>>, Box<dyn Error>> {
     texts.iter().map(parse).collect()
 }
 
-fn dump(env: &Env, dir: &Path, selectors: &[Vec<Matcher>], range: TimeRange, format: Format) -> CommandResult {
+fn dump(
+    env: &Env,
+    dir: &Path,
+    owner: &Options,
+    selectors: &[Vec<Matcher>],
+    range: TimeRange,
+    format: Format,
+) -> CommandResult {
     if is_block(&*env.fs, dir)? {
         let block = Block::open(&*env.fs, dir)?;
         return print_series(&BlockSource::new(Arc::new(block)), selectors, range, format);
     }
-    let db = ReadOnlyDb::open_with(env, dir)?;
+    let db = ReadOnlyDb::open_as(env, dir, owner)?;
     print_series(&db.source(), selectors, range, format)?;
     // Whatever can be read is printed first: the rest may be all that a user has.
     let status = db.status();

@@ -75,37 +75,20 @@ fn dump_prints_what_the_original_reads_of_every_block() {
     assert_lines("dump", "samples");
 }
 
-/// The labels of a line: what stands before the samples.
-fn labels(line: &str) -> &str {
-    let end = line.find("],\"samples\"").unwrap();
-    line.get(..end).unwrap()
-}
-
-/// Logs of samples that came out of order are not read yet. The series that have some are those of the block that was
-/// made of them later.
 #[test]
-fn dump_of_a_crashed_directory_prints_what_its_owner_read() {
-    for set in ["xor-wal-plain", "xor-wal-snappy"] {
-        let set = golden().join("prometheus-3.14").join(set);
-        let out_of_order = lines(&set.join("block-1.samples.jsonl.zst"));
-        let out_of_order: Vec<_> = out_of_order.iter().map(|line| labels(line)).collect();
-        for (dir, least) in [("crashed-before-compaction", 9), ("crashed-after-compaction", 28)] {
-            let output = narthex(&["tsdb", "dump"], &set.join(dir));
-            assert!(output.status.success(), "{dir}: {}", String::from_utf8_lossy(&output.stderr));
-            let ours = String::from_utf8(output.stdout).unwrap();
-            let theirs = lines(&set.join(format!("{dir}.samples.jsonl.zst")));
-            assert_eq!(ours.lines().count(), theirs.len());
-            let mut same = 0;
-            for (ours, theirs) in ours.lines().zip(&theirs) {
-                assert_eq!(labels(ours), labels(theirs));
-                if ours == theirs {
-                    same += 1;
-                } else {
-                    assert!(least < 28 && out_of_order.contains(&labels(ours)), "{dir}: {}", labels(ours));
-                }
-            }
-            assert!(same >= least, "{dir}: only {same} series are the same");
-        }
+fn dump_of_a_directory_prints_what_its_owner_read() {
+    let (before, after) = ("crashed-before-compaction", "crashed-after-compaction");
+    let sets = ["xor-wal-plain", "xor-wal-snappy", "xor2-st-wal-zstd", "all-st-wal-snappy"];
+    for (set, dir) in sets.into_iter().flat_map(|set| [(set, before), (set, after)]) {
+        // Nothing in this one tells that its owner kept none.
+        let is_undecided = (set, dir) == ("xor2-st-wal-zstd", before);
+        let options: &[&str] = if is_undecided { &["--no-histogram-starts"] } else { &[] };
+        let root = golden().join("prometheus-3.14").join(set);
+        let output = narthex(&[&["tsdb", "dump"], options].concat(), &root.join(dir));
+        assert!(output.status.success(), "{set} {dir}: {}", String::from_utf8_lossy(&output.stderr));
+        let ours = String::from_utf8(output.stdout).unwrap();
+        let theirs = lines(&root.join(format!("{dir}.samples.jsonl.zst")));
+        assert!(ours.lines().eq(&theirs), "{set} {dir}");
     }
 }
 
