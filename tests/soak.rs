@@ -10,7 +10,8 @@
 //! The line's memory is to stay as it is after two minutes. Its last part says how long a lock was held at most so far
 //! that an append or a query may wait for, and what for; then, since a thread may lose its processor while it holds one,
 //! how much of such work was done in one hold; and how long a piece of work that holds nothing, half a millisecond without
-//! a neighbour, took at most: what the machine adds to any.
+//! a neighbour, took at most: what the machine adds to any. With `chrt -f 1` before the command the threads do not take
+//! each other's processor.
 //!
 //! What must be there is not stored but computed: an appender gives all its living series a sample at each of its ticks,
 //! and the value follows from the series and the time. So the memory that is printed is the database's.
