@@ -17,7 +17,7 @@ use narthex::model::{
 };
 use narthex::query::{SelectRequest, Source, series_samples};
 use narthex::testkit::jsonl::samples_line;
-use narthex::testkit::{START_MS, SimHandle};
+use narthex::testkit::{Op, OpKind, START_MS, SimHandle};
 use narthex::wal::record::{RecordType, RefTombstone, decode_markers, encode_tombstones};
 use narthex::wal::{Decompressor, Durability, Log, LogOptions, LogReader};
 use proptest::prelude::*;
@@ -401,6 +401,28 @@ fn samples_of_one_commit_that_are_out_of_order_among_themselves_are_all_there() 
     assert_eq!(values(&db, 0).len(), 5);
     drop(db);
     assert_eq!(values(&open(&machine.kill()), 0).len(), 5);
+}
+
+#[test]
+fn a_log_of_late_samples_that_has_ended_is_given_no_more_chunks() {
+    let (env, machine) = machine();
+    let db = Db::open_with(&env, Path::new(DIR), Options { durability: Durability::Sync, ..options() }).unwrap();
+    append(&db, 0, [START_MS + 20 * MINUTE], 1.0);
+    assert_eq!(append(&db, 0, (0..32).map(|n| START_MS + n), 2.0), 32, "the buffer is full");
+    machine.fail_when(|op| (op.kind == OpKind::Sync && op.path.contains("/wbl/")).then_some(std::io::ErrorKind::Other));
+    let commit = || {
+        let mut appender = db.appender();
+        appender.append(None, &series(0), START_MS + 32, 2.0).unwrap();
+        appender.commit()
+    };
+    let is_chunk = |op: &&Op| op.kind == OpKind::Append && op.path.contains("/chunks_head/");
+    let chunks = || machine.log().iter().filter(is_chunk).count();
+    commit().unwrap_err();
+    machine.heal();
+    let before = chunks();
+    assert!(before > 0);
+    (0..3).for_each(|_| drop(commit().unwrap_err()));
+    assert_eq!(chunks(), before);
 }
 
 /// Prometheus says in its log once what is deleted of a series, in order or not.

@@ -264,6 +264,10 @@ impl BlockRead for Block {
         Ok(self.index.labels(id)?)
     }
 
+    fn labels_in(&self, id: SeriesId, range: TimeRange) -> Result<Option<Labels>> {
+        Ok(self.index.labels_in(id, range)?)
+    }
+
     fn chunk(&self, meta: &ChunkMeta) -> Result<EncodedChunk> {
         let (byte, data) = self.segments.chunk(meta.reference)?;
         let encoding = Encoding::from_byte(byte).map_err(|error| BlockError::Unsupported {

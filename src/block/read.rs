@@ -102,6 +102,17 @@ pub trait BlockRead: Send + Sync {
         Ok(labels)
     }
 
+    /// A series' labels, if one of its chunks touches `range`: for those who want to know which series there are.
+    ///
+    /// # Errors
+    /// As [`series`](BlockRead::series).
+    fn labels_in(&self, id: SeriesId, range: TimeRange) -> Result<Option<Labels>> {
+        let (mut labels, mut chunks) = (Labels::empty(), Vec::new());
+        self.series(id, &mut labels, &mut chunks)?;
+        let touches = |chunk: &ChunkMeta| TimeRange::new(chunk.min_time, chunk.max_time).overlaps(&range);
+        Ok(chunks.iter().any(touches).then_some(labels))
+    }
+
     /// A chunk's bytes, checked against their sum where they have one.
     ///
     /// # Errors

@@ -150,13 +150,20 @@ impl<'a> Reader<'a> {
     /// length for the latter; a caller that forgets to look at the length reads zeros, which is why this is an error.
     #[inline]
     pub fn uvarint(&mut self) -> Result<u64, ReadError> {
-        // Nearly all varints in an index are one byte long.
-        if let Some((&byte, rest)) = self.rest.split_first()
-            && byte < 0x80
-        {
-            self.rest = rest;
-            self.offset += 1;
-            return Ok(u64::from(byte));
+        // Nearly all varints in an index are one byte long, or two.
+        if let Some((&byte, rest)) = self.rest.split_first() {
+            if byte < 0x80 {
+                self.rest = rest;
+                self.offset += 1;
+                return Ok(u64::from(byte));
+            }
+            if let Some((&second, rest)) = rest.split_first()
+                && second < 0x80
+            {
+                self.rest = rest;
+                self.offset += 2;
+                return Ok(u64::from(byte & 0x7f) | u64::from(second) << 7);
+            }
         }
         self.long_uvarint()
     }

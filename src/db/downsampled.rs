@@ -160,6 +160,12 @@ impl Downsampled {
         self.state.write().left_alone.insert(origin_of_copies(source));
     }
 
+    /// Forgets what it was to leave alone of what is not among `sources` any more, as it is now.
+    fn leave_alone_only(&self, sources: &[Arc<Block>]) {
+        let there: FixedSet<_> = sources.iter().map(|source| origin_of_copies(source)).collect();
+        self.state.write().left_alone.retain(|origin| there.contains(origin));
+    }
+
     /// Makes a copy of `source`; nothing if there is nothing in it.
     fn make(&self, source: &Block, resolution: i64, budget: &Budget) -> Result<Option<Ulid>> {
         create_dir_durably(self.env.fs.as_ref(), &self.dir).map_err(|error| named(error, &self.dir))?;
@@ -238,50 +244,66 @@ impl Downsampled {
 }
 
 impl Inner {
+    /// What windows of `resolution` are made of: blocks of samples, or the copies with the next finer ones.
+    fn downsampled_from(&self, resolution: i64) -> Vec<Arc<Block>> {
+        let (mut sources, of) = match resolution {
+            // Somebody may have put one here that is downsampled already.
+            FIVE_MINUTES => (self.blocks.all().to_vec(), 0),
+            _ => (self.downsampled.all(), FIVE_MINUTES),
+        };
+        sources.retain(|source| source.meta().resolution() == of);
+        sources
+    }
+
     /// Makes the coarser copies that are due, and drops those that are not wanted any more; with `yielding`, until the head is
     /// to be cut.
     pub(super) fn downsample_all(&self, done: &mut Maintenance, yielding: bool) -> Result<()> {
         let Some(options) = &self.options.downsampling else { return Ok(()) };
-        // Blocks are not replaced meanwhile, so that no copy is out of date when it is finished.
-        let _turn = self.rewriting.lock();
-        let blocks = self.blocks.all();
-        let in_blocks = blocks.iter().map(|block| block.meta().max_time).max();
+        let in_blocks = self.blocks.all().iter().map(|block| block.meta().max_time).max();
         let Some(newest) = in_blocks.max(self.head.max_time()) else { return Ok(()) };
         let mut result = Ok(());
         for (resolution, after, keep) in options.levels() {
-            let sources = match resolution {
-                // Somebody may have put one here that is downsampled already.
-                FIVE_MINUTES => {
-                    blocks.iter().filter(|b| b.meta().resolution() == 0).map(Arc::clone).collect::<Vec<_>>()
-                }
-                _ => self.downsampled.all().into_iter().filter(|b| b.meta().resolution() == FIVE_MINUTES).collect(),
-            };
-            for source in sources {
+            for source in self.downsampled_from(resolution) {
                 if self.is_to_end(yielding) {
                     return result;
                 }
                 let age = newest.saturating_sub(source.meta().max_time);
-                if age < after || keep.is_some_and(|keep| age >= keep) || self.downsampled.is_done(&source, resolution)
-                {
+                if age < after || keep.is_some_and(|keep| age >= keep) {
                     continue;
                 }
-                match self.downsampled.make(&source, resolution, &self.rewrites) {
-                    Ok(Some(ulid)) => done.downsampled.push(ulid),
-                    Ok(None) => self.downsampled.leave_alone(&source),
+                match self.downsample(source.meta().ulid, resolution) {
+                    Ok(made) => done.downsampled.extend(made),
                     Err(_) if self.is_closed() => return result,
                     Err(error) => {
-                        if super::merging::is_lasting(&error) {
-                            self.downsampled.leave_alone(&source);
-                        }
                         let name = source.dir().display();
                         result = result.and(Err(error.context(format_args!("downsampling {name}"))));
                     }
                 }
             }
             // Before the next level, which is made of this one.
+            let _turn = self.rewriting.lock();
             done.dropped.extend(self.downsampled.drop_old(newest, options)?);
         }
+        let sources = [FIVE_MINUTES, ONE_HOUR].map(|resolution| self.downsampled_from(resolution));
+        self.downsampled.leave_alone_only(&sources.concat());
         result
+    }
+
+    /// Makes the copy of `source`, if it is there still and has none that is like it.
+    fn downsample(&self, source: Ulid, resolution: i64) -> Result<Option<Ulid>> {
+        // Blocks are not replaced meanwhile, so that no copy is out of date when it is finished. A turn for each copy:
+        // there may be many to make, and merges wait.
+        let _turn = self.rewriting.lock();
+        let is_source = |block: &Arc<Block>| block.meta().ulid == source;
+        let Some(source) = self.downsampled_from(resolution).into_iter().find(is_source) else { return Ok(None) };
+        if self.downsampled.is_done(&source, resolution) {
+            return Ok(None);
+        }
+        let made = self.downsampled.make(&source, resolution, &self.rewrites);
+        if made.as_ref().map_or_else(super::merging::is_lasting, Option::is_none) {
+            self.downsampled.leave_alone(&source);
+        }
+        made
     }
 }
 

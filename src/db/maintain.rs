@@ -95,7 +95,8 @@ impl Inner {
     pub(super) fn maintain(&self) -> Result<Maintenance> {
         let mut done = Maintenance::default();
         let head = self.tend_head(&mut done);
-        let blocks = self.tend_blocks(&mut done, true);
+        // What the head fails with does not go away while blocks wait for it.
+        let blocks = self.tend_blocks(&mut done, head.is_ok());
         head.and(blocks).map(|()| done)
     }
 
@@ -153,12 +154,13 @@ impl Inner {
         next: impl Fn(&Self) -> Option<TimeRange>,
     ) -> Result<()> {
         let synced = self.head.sync_if_due();
-        let cut = self.cut_all(state, done, next).and_then(|()| self.cut_late(state, done));
-        let cut = cut.and_then(|()| self.cut_stale(state, done));
+        // One that fails keeps none of the others from being done: on a full disk, what makes room is the last of them.
+        let cut = self.cut_all(state, done, next);
+        let cut = cut.and(self.cut_late(state, done));
+        let cut = cut.and(self.cut_stale(state, done));
         if self.is_closed() {
             return synced.and(cut);
         }
-        // One that fails keeps none of the others from being done: on a full disk, what makes room is the last of them.
         let mapped = self.head.map_full_chunks().map(drop);
         let shortened = state.shorten_to.map_or(Ok(()), |t| self.head.truncate_log(t));
         if shortened.is_ok() {
@@ -365,3 +367,6 @@ fn report(inner: &Inner, result: Result<()>) {
         tracing::error!(dir = %inner.dir.display(), %error, "maintenance failed; it is tried again");
     }
 }
+
+#[cfg(test)]
+mod tests;

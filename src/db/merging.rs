@@ -31,17 +31,24 @@ pub(super) struct Deletes {
 impl Inner {
     /// Merges what the planner says until there is nothing to do; with `yielding`, until the head is to be cut, which is
     /// more urgent. A merge that fails keeps none of the others from being done.
+    ///
+    /// What was deleted in a block while it was written is for the next pass: somebody who deletes all the time would have it
+    /// written again and again, and nothing else after it.
     pub(super) fn merge_all(&self, done: &mut Maintenance, yielding: bool) -> Result<()> {
         let _turn = self.rewriting.lock();
         let ranges = self.options.block_ranges();
-        let mut result = Ok(());
+        let (mut result, before) = (Ok(()), done.merged.len());
         loop {
             if self.is_to_end(yielding) {
                 return result;
             }
+            let written: Vec<Ulid> = done.merged.iter().skip(before).copied().collect();
             let next = |blocks: &[Arc<Block>]| {
                 let served = self.blocks.all();
                 let mut metas: Vec<BlockMeta> = blocks.iter().map(|block| block.meta().clone()).collect();
+                for meta in metas.iter_mut().filter(|meta| written.contains(&meta.ulid)) {
+                    meta.stats.num_tombstones = 0;
+                }
                 let Plan { blocks: ulids, reason } = loop {
                     let planned = plan(&metas, &ranges, self.options.merge_overlapping)?;
                     let Some(overtaking) = overtaking(&planned.blocks, &served) else { break planned };

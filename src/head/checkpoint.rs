@@ -7,7 +7,7 @@ use super::{Collected, Head, SeriesRef};
 use crate::error::Result;
 use crate::index::PostingsSource;
 use crate::model::{Exemplar, METRIC_NAME, Metadata};
-use crate::wal::{Keep, remove_checkpoints, write_checkpoint};
+use crate::wal::{Keep, Log, remove_checkpoints, write_checkpoint};
 
 impl Head {
     /// Forgets the samples before `t`, in memory and in the log: blocks have them.
@@ -32,25 +32,25 @@ impl Head {
             return Ok(());
         }
         let (first, last) = log.segments()?;
-        // A slow writer's log would otherwise be one segment for ever.
-        log.next_segment()?;
-        let Some(end) = last.checked_sub(1).filter(|last| *last > first) else {
-            *done = t;
-            return Ok(());
-        };
-        let to = first + (end - first) * 2 / 3;
-        if to <= first {
-            *done = t;
-            return Ok(());
+        let to = first + last.saturating_sub(first + 1) * 2 / 3;
+        if to > first {
+            self.replace_by_checkpoint(log, to, t)?;
         }
+        // A slow writer's log would otherwise be one segment for ever. Not before the checkpoint: on a full disk that makes
+        // the room, and each attempt would leave a segment.
+        log.next_segment()?;
+        *done = t;
+        Ok(())
+    }
+
+    /// Replaces the segments up to `to` by a checkpoint without the samples before `t`.
+    fn replace_by_checkpoint(&self, log: &Log, to: u64, t: i64) -> Result<()> {
         let gone = self.gone.lock().outliving(to, t);
         let keep = Kept { head: self, alive: self.alive(), gone };
         write_checkpoint(&self.env, log.dir(), to, log.options().compression, t, keep)?;
         log.truncate(to + 1)?;
         self.gone.lock().retain_outliving(to, t);
-        remove_checkpoints(self.env.fs.as_ref(), log.dir(), to)?;
-        *done = t;
-        Ok(())
+        Ok(remove_checkpoints(self.env.fs.as_ref(), log.dir(), to)?)
     }
 
     /// How far the log has been shortened by this head.

@@ -15,7 +15,7 @@ use super::symbols::SymbolTable;
 use super::toc::{Toc, Version, read_toc, read_version};
 use super::{ChunkMeta, IndexError, Postings, SeriesId};
 use crate::codec::{Reader, crc32c};
-use crate::model::Labels;
+use crate::model::{Labels, TimeRange};
 
 /// Series records begin at multiples of this, and format 2 names them by the multiple.
 pub(super) const SERIES_ALIGN: u64 = 16;
@@ -316,18 +316,43 @@ impl IndexHeader {
         read_chunks(place, &mut reader, chunks)
     }
 
+    /// Reads the labels in the record of a series, if one of its chunks touches `range`.
+    pub(super) fn read_labels_in(
+        &self,
+        id: SeriesId,
+        content: &[u8],
+        range: TimeRange,
+    ) -> Result<Option<Labels>, IndexError> {
+        let place = self.series_place(id);
+        let mut reader = Reader::new(content);
+        PACKED.with_borrow_mut(|packed| {
+            self.pack_labels(place, &mut reader, packed)?;
+            let mut touches = false;
+            each_chunk(place, &mut reader, |chunk| {
+                touches = TimeRange::new(chunk.min_time, chunk.max_time).overlaps(&range);
+                !touches
+            })?;
+            Ok(touches.then(|| Labels::from_packed(packed)))
+        })
+    }
+
     pub(super) fn read_labels(&self, place: Place<'_>, reader: &mut Reader<'_>) -> Result<Labels, IndexError> {
         PACKED.with_borrow_mut(|packed| {
-            packed.clear();
-            let count = reader.uvarint().map_err(place.read())?;
-            for _ in 0..count {
-                let name = reader.uvarint().map_err(place.read())?;
-                let value = reader.uvarint().map_err(place.read())?;
-                self.symbols.pack(name, packed)?;
-                self.symbols.pack(value, packed)?;
-            }
+            self.pack_labels(place, reader, packed)?;
             Ok(Labels::from_packed(packed))
         })
+    }
+
+    fn pack_labels(&self, place: Place<'_>, reader: &mut Reader<'_>, packed: &mut Vec<u8>) -> Result<(), IndexError> {
+        packed.clear();
+        let count = reader.uvarint().map_err(place.read())?;
+        for _ in 0..count {
+            let name = reader.uvarint().map_err(place.read())?;
+            let value = reader.uvarint().map_err(place.read())?;
+            self.symbols.pack(name, packed)?;
+            self.symbols.pack(value, packed)?;
+        }
+        Ok(())
     }
 
     /// The label names that occur in the series whose records' contents are given, ascending.
@@ -365,9 +390,20 @@ fn check(place: Place<'_>, content: &[u8], sum: u32) -> Result<(), IndexError> {
 /// The chunks of a series record, behind its labels.
 fn read_chunks(place: Place<'_>, reader: &mut Reader<'_>, chunks: &mut Vec<ChunkMeta>) -> Result<(), IndexError> {
     chunks.clear();
+    each_chunk(place, reader, |chunk| {
+        chunks.push(chunk);
+        true
+    })
+}
+
+/// Calls `each` with one chunk of a series record after the other, as long as it says yes.
+#[inline]
+fn each_chunk(
+    place: Place<'_>,
+    reader: &mut Reader<'_>,
+    mut each: impl FnMut(ChunkMeta) -> bool,
+) -> Result<(), IndexError> {
     let count = reader.uvarint().map_err(place.read())?;
-    // A chunk takes three bytes at least: a count that promises more is not believed.
-    chunks.reserve(usize::try_from(count).unwrap_or(usize::MAX).min(reader.rest().len() / 3));
     let mut last_max = 0;
     let mut last_reference = 0;
     for number in 0..count {
@@ -382,7 +418,9 @@ fn read_chunks(place: Place<'_>, reader: &mut Reader<'_>, chunks: &mut Vec<Chunk
         } else {
             reader.varint().map_err(place.read())?.cast_unsigned().wrapping_add(last_reference)
         };
-        chunks.push(ChunkMeta { reference, min_time, max_time });
+        if !each(ChunkMeta { reference, min_time, max_time }) {
+            break;
+        }
         (last_max, last_reference) = (max_time, reference);
     }
     Ok(())

@@ -15,7 +15,7 @@ use super::toc::{Toc, Version};
 use super::{ChunkMeta, IndexError, IndexHeader, Postings, PostingsSource, SeriesId};
 use crate::codec::Reader;
 use crate::error::Result;
-use crate::model::Labels;
+use crate::model::{Labels, TimeRange};
 
 /// An opened index.
 #[derive(Debug)]
@@ -157,6 +157,14 @@ impl Index {
     pub fn labels(&self, id: SeriesId) -> Result<Labels, IndexError> {
         let place = self.header.series_place(id);
         self.header.read_labels(place, &mut Reader::new(self.record(id)?))
+    }
+
+    /// Reads a series' labels, if one of its chunks touches `range`.
+    ///
+    /// # Errors
+    /// As [`series`](Index::series).
+    pub fn labels_in(&self, id: SeriesId, range: TimeRange) -> Result<Option<Labels>, IndexError> {
+        self.header.read_labels_in(id, self.record(id)?, range)
     }
 
     /// The label names that occur in the series `ids`, ascending.

@@ -79,6 +79,7 @@ impl SymbolTable {
     }
 
     /// The bytes from the symbol's length on.
+    #[inline]
     fn at(&self, symbol: u64) -> Result<&[u8], IndexError> {
         let start = match self.version {
             Version::V1 => symbol.checked_sub(self.offset).and_then(|start| usize::try_from(start).ok()),
@@ -96,9 +97,21 @@ impl SymbolTable {
     }
 
     /// Appends the symbol to a label set's packed form.
+    #[inline]
     pub(super) fn pack(&self, symbol: u64, out: &mut Vec<u8>) -> Result<(), IndexError> {
+        /// Bytes that are copied for a short symbol, however short it is: that is two moves, and counting them is a call.
+        const SHORT: usize = 32;
         let bytes = self.at(symbol)?;
         // A symbol of up to 127 bytes stands here as it does in a packed set: one byte of length, then the text.
+        if let Some(short) = bytes.first_chunk::<SHORT>()
+            && usize::from(short[0]) < SHORT
+            && self.version != Version::V1
+        {
+            let end = out.len() + usize::from(short[0]) + 1;
+            out.extend_from_slice(short);
+            out.truncate(end);
+            return Ok(());
+        }
         if let Some(&len) = bytes.first()
             && len < 0x80
             && self.version != Version::V1

@@ -39,6 +39,7 @@ impl<B: BlockRead + 'static> Source for BlockSource<B> {
             labels_only: request.hints.labels_only,
             left: limit,
             ids,
+            labels: Labels::empty(),
             metas: Vec::new(),
         }))
     }
@@ -68,6 +69,8 @@ struct BlockSet<B: ?Sized> {
     left: usize,
     /// From last to first.
     ids: Vec<SeriesId>,
+    /// What was read last: an empty set each time would be an allocation.
+    labels: Labels,
     metas: Vec<ChunkMeta>,
 }
 
@@ -75,10 +78,14 @@ impl<B: BlockRead + ?Sized> SeriesSet for BlockSet<B> {
     fn next(&mut self) -> Result<Option<Series>> {
         while self.left > 0 {
             let Some(id) = self.ids.pop() else { break };
-            let mut labels = Labels::empty();
-            self.block.series(id, &mut labels, &mut self.metas)?;
             let range = self.range;
             let deleted = self.block.tombstones(id);
+            if self.labels_only && deleted.is_empty() {
+                let Some(labels) = self.block.labels_in(id, range)? else { continue };
+                self.left -= 1;
+                return Ok(Some(Series { labels, chunks: Vec::new() }));
+            }
+            self.block.series(id, &mut self.labels, &mut self.metas)?;
             self.metas.retain(|meta| {
                 let span = TimeRange::new(meta.min_time, meta.max_time);
                 let is_gone = |by: &TimeRange| by.min <= span.min.max(range.min) && span.max.min(range.max) <= by.max;
@@ -100,7 +107,7 @@ impl<B: BlockRead + ?Sized> SeriesSet for BlockSet<B> {
                     source: 0,
                 }));
             }
-            return Ok(Some(Series { labels, chunks }));
+            return Ok(Some(Series { labels: self.labels.clone(), chunks }));
         }
         Ok(None)
     }

@@ -267,3 +267,27 @@ impl OutOfOrderTable {
         self.shards.iter().map(shard).sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_gives_back_the_room_of_series_that_have_nothing_any_more() {
+        const SERIES: u32 = 64_000;
+        let table = OutOfOrderTable::new(Encoding::Xor);
+        let sample = Sample { t: 1, st: 0, value: Value::Float(1.0) };
+        (0..SERIES).for_each(|id| drop(table.insert(id, &sample, 0, 1, u64::MAX).unwrap()));
+        let full = table.heap_bytes();
+        let generation = table.generation.fetch_add(1, AcqRel) + 1;
+        for id in 0..SERIES {
+            table.change(id, |it| {
+                it.touch(generation, u64::MAX);
+                it.drop_before(generation);
+            });
+        }
+        assert!(table.is_empty());
+        let left = table.heap_bytes();
+        assert!(left <= SHARDS * 2 * SMALL * 2 * size_of::<usize>(), "{left} of {full} bytes");
+    }
+}

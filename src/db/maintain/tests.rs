@@ -1,0 +1,100 @@
+//! What fails or goes on for ever keeps nothing else from being done.
+
+use std::io;
+
+use crate::block::HINT_STALE_SERIES;
+use crate::db::tests::{HOUR, START, dir, fill, machine, options, series};
+use crate::db::{Db, Options};
+use crate::error::ErrorKind;
+use crate::fs::Env;
+use crate::fs::sim::{Op, OpKind};
+use crate::model::{Matcher, STALE_NAN_BITS, TimeRange};
+
+fn open(env: &Env, options: Options) -> Db {
+    Db::open_with(env, dir(), options).unwrap()
+}
+
+fn is_checkpoint(op: &Op) -> bool {
+    op.path.contains("/checkpoint.")
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_written_leaves_no_segment_at_each_attempt() {
+    let (env, machine) = machine();
+    let db = open(&env, options());
+    fill(&db, 0..64);
+    machine.fail_when(|op| (op.kind == OpKind::Create && is_checkpoint(op)).then_some(io::ErrorKind::StorageFull));
+    let error = db.maintain().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Full);
+    let segments = || db.head().log().unwrap().segments().unwrap();
+    let before = segments();
+    assert!(before.1 > before.0 + 2, "{before:?}");
+    (0..3).for_each(|_| assert_eq!(db.maintain().unwrap_err().kind(), ErrorKind::Full));
+    assert_eq!(segments(), before);
+    machine.heal();
+    db.maintain().unwrap();
+    let after = segments();
+    assert!(after.0 > before.0 && after.1 == before.1 + 1, "{before:?} {after:?}");
+}
+
+#[test]
+fn blocks_are_merged_though_the_head_cannot_be_cut() {
+    let (env, machine) = machine();
+    let unmerged = Options { max_block_duration: Some(0), ..options() };
+    let db = open(&env, unmerged);
+    fill(&db, 0..12);
+    db.maintain().unwrap();
+    fill(&db, 12..16);
+    drop(db);
+    let db = open(&env, Options { max_block_duration: None, ..options() });
+    assert!(db.inner.full_range().is_some());
+    let mut is_cut = true;
+    machine.fail_when(move |op| {
+        let fails = is_cut && op.kind == OpKind::CreateDir;
+        is_cut &= !fails;
+        fails.then_some(io::ErrorKind::PermissionDenied)
+    });
+    db.maintain().unwrap_err();
+    let blocks = db.status().blocks;
+    assert!(blocks.iter().any(|block| block.meta.compaction.level > 1), "{blocks:?}");
+    assert!(db.inner.full_range().is_some(), "the head was not cut");
+}
+
+#[test]
+fn series_that_ended_leave_the_head_though_what_came_late_cannot_be_cut() {
+    let (env, machine) = machine();
+    let window = Options { out_of_order_window: 24 * HOUR, stale_series_share: Some(0.1), ..options() };
+    let db = open(&env, window);
+    fill(&db, 0..4);
+    let append = |number: usize, t: i64, value: f64| {
+        let mut appender = db.appender();
+        appender.append(None, &series(number), t, value).unwrap();
+        appender.commit().unwrap();
+    };
+    append(1, START + 1, 1.0);
+    append(0, START + 4 * HOUR, f64::from_bits(STALE_NAN_BITS));
+    machine.fail_when(|op| {
+        (op.kind == OpKind::Create && op.path.contains("/wbl/")).then_some(io::ErrorKind::PermissionDenied)
+    });
+    db.maintain().unwrap_err();
+    let blocks = db.status().blocks;
+    assert!(blocks.iter().any(|block| block.meta.compaction.has_hint(HINT_STALE_SERIES)), "{blocks:?}");
+}
+
+#[test]
+fn a_block_in_which_something_is_deleted_all_the_time_is_written_again_once_a_pass() {
+    let (env, machine) = machine();
+    let db = open(&env, options());
+    fill(&db, 0..12);
+    db.maintain().unwrap();
+    let delete = |db: &Db, minute: i64| {
+        let range = TimeRange::new(START + minute * 60_000, START + minute * 60_000);
+        assert_eq!(db.delete(range, &[Matcher::equal("n", "0")]).unwrap(), 1);
+    };
+    delete(&db, 5);
+    let other = db.clone();
+    machine.at_clock_reading(0, move || delete(&other, 6));
+    assert_eq!(db.compact().unwrap().merged.len(), 1);
+    assert_eq!(db.compact().unwrap().merged.len(), 1, "what was deleted meanwhile");
+    assert_eq!(db.compact().unwrap().merged.len(), 0);
+}
