@@ -1,7 +1,8 @@
 //! Backfill into a database that is open: blocks are made beside, and taken over when they are whole.
 //!
-//! What is there already wins over what is taken over, sample by sample: the new blocks get younger names. Appends and
-//! queries go on meanwhile; a query sees all of a backfill or nothing of it. A crash while blocks are taken over leaves each
+//! What is there already wins over what is taken over, sample by sample: the new blocks get younger names; and so does what
+//! comes in order later, as the head takes it without a look into blocks. Appends and queries go on meanwhile, but that commits
+//! of late samples wait while the blocks get their names; a query sees all of a backfill or nothing of it. A crash while blocks are taken over leaves each
 //! of them whole or not there; doing it again changes nothing for those that are.
 //!
 //! The blocks say that they are made of out-of-order samples ([`HINT_OUT_OF_ORDER`]), which is what they are: there may be
@@ -44,8 +45,8 @@ impl Bulk {
     ///
     /// # Errors
     /// `TooFarAhead` if a sample is further ahead of the clock than [`Options::future_bound`](super::Options) lets
-    /// appends be; `Unsupported` if the database is append-only and has blocks or samples in a new block's span; `NotReady`
-    /// after [`Db::close`]; `Io`, `Full`. Nothing of it is there then.
+    /// appends be; `Unsupported` if the database is append-only and has samples in a new block's span or could still get some;
+    /// `NotReady` after [`Db::close`]; `Io`, `Full`. Nothing of it is there then.
     pub fn commit(self) -> Result<Vec<Ulid>> {
         let inner = &self.db.inner;
         let (scratch, metas) = self.writer.finish_beside(&Budget::unlimited())?;
@@ -158,9 +159,12 @@ impl Inner {
         for (_, meta) in &blocks {
             self.check_adoptable(meta.time_range())?;
         }
-        // What came out of order before this comes before it in blocks too.
+        // What came out of order before this comes before it in blocks too. Most of it while commits go on; what comes
+        // meanwhile when no more does until the new blocks are served: seen before them, it must not lose against them.
         state.cut_late = true;
         self.cut_late(&mut state, &mut Maintenance::default())?;
+        let closed = self.head.close_gate();
+        self.cut_late_within(&closed, &mut state)?;
         self.blocks.add(|names| {
             for (path, meta) in &mut blocks {
                 meta.ulid = self.new_ulid(names);
@@ -192,18 +196,33 @@ impl Inner {
         if !self.options.append_only {
             return Ok(());
         }
+        self.check_apart(range)?;
+        // The head would take samples of these times, and they would win. From here on it does not; what it took meanwhile is
+        // looked at.
+        self.head.raise_floor(range.max.saturating_add(1));
+        self.check_apart(range)
+    }
+
+    /// Whether there is nothing in `range`, and nothing can come there.
+    fn check_apart(&self, range: TimeRange) -> Result<()> {
+        let refuse = |why: String| {
+            let TimeRange { min, max } = range;
+            let reason = format!("the database is append-only: {why} a backfill from {min} to {max}");
+            Err(Error::new(ErrorKind::Unsupported, reason))
+        };
         let all = self.blocks.all();
         let block = all.iter().map(|block| block.meta().time_range()).find(|other| other.overlaps(&range));
-        let head = || Some(TimeRange::new(self.head.min_time()?, self.head.max_time()?));
-        if let Some(other) = block.or_else(|| head().filter(|head| head.overlaps(&range))) {
-            let reason = format!(
-                "the database is append-only: it has samples from {} to {}, and a backfill from {} to {} could come \
-                 between them",
-                other.min, other.max, range.min, range.max
-            );
-            return Err(Error::new(ErrorKind::Unsupported, reason));
+        let head = self.head.min_time().zip(self.head.max_time()).map(|(min, max)| TimeRange::new(min, max));
+        if let Some(other) = block.or(head.filter(|head| head.overlaps(&range))) {
+            return refuse(format!(
+                "it has samples from {} to {}, which could come between those of",
+                other.min, other.max
+            ));
         }
-        Ok(())
+        match self.head.min_valid_time().filter(|from| head.is_some() && *from <= range.max) {
+            Some(from) => refuse(format!("samples from {from} on are still to come, and could change")),
+            None => Ok(()),
+        }
     }
 }
 

@@ -25,7 +25,7 @@ use crate::codec::FixedSet;
 use crate::compact::write_block_as;
 use crate::error::Result;
 use crate::fs::{Clock, Task};
-use crate::head::{LeavingSeries, OutOfOrderCut};
+use crate::head::{ClosedGate, LeavingSeries, OutOfOrderCut};
 use crate::model::TimeRange;
 use crate::wal::Durability;
 
@@ -218,7 +218,18 @@ impl Inner {
         if !state.cut_late || self.is_closed() {
             return Ok(());
         }
-        let Some(cut) = self.head.cut_out_of_order()? else {
+        let cut = self.head.cut_out_of_order()?;
+        self.put_late(state, done, cut)
+    }
+
+    /// Cuts what came out of order, up to the last of it: none comes meanwhile.
+    pub(super) fn cut_late_within(&self, closed: &ClosedGate<'_>, state: &mut State) -> Result<()> {
+        let cut = self.head.cut_out_of_order_within(closed)?;
+        self.put_late(state, &mut Maintenance::default(), cut)
+    }
+
+    fn put_late(&self, state: &mut State, done: &mut Maintenance, cut: Option<OutOfOrderCut>) -> Result<()> {
+        let Some(cut) = cut else {
             state.cut_late = false;
             return Ok(());
         };
@@ -291,8 +302,12 @@ impl Inner {
     }
 
     fn cut(&self, state: &mut State, range: TimeRange) -> Result<Option<Ulid>> {
+        self.head.raise_floor(range.max.saturating_add(1));
+        // Commits that were under way may have brought older samples than there were when the range was chosen; what they
+        // brought goes from memory with the rest.
+        let min = self.head.min_time().map_or(range.min, |min| min.min(range.min));
+        let range = TimeRange::new(min, range.max.min(self.range_end(min) - 1));
         let end = range.max.saturating_add(1);
-        self.head.raise_floor(end);
         let source = self.head.range_head(range);
         // Retention is for later: what is cut is served first, whatever it drops.
         let written = self.blocks.add(|written| self.write_new(&source, range.min..end, &[], written))?.pop();

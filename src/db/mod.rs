@@ -42,7 +42,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::block::Ulid;
+use crate::block::{HINT_OUT_OF_ORDER, Ulid};
 use crate::budget::Budget;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{Env, Lock, Task, Waiter, create_dir_durably};
@@ -152,6 +152,13 @@ impl Db {
         let (head, replayed) = Head::open(env, dir, options.head(), options.log(), floor)?;
         if let Err(error) = stale::remember_ended(&head, &blocks, floor) {
             tracing::warn!(dir = %dir.display(), %error, "a block of series that have ended cannot be read");
+        }
+        if options.append_only {
+            // What was taken over from elsewhere stays as it is: see `Inner::check_adoptable`.
+            let taken_over = blocks.all();
+            let metas = taken_over.iter().map(|block| block.meta());
+            let ends = metas.filter(|meta| meta.compaction.has_hint(HINT_OUT_OF_ORDER)).map(|meta| meta.max_time);
+            ends.max().into_iter().for_each(|end| head.raise_floor(end));
         }
         for damage in &replayed.damage {
             tracing::warn!(%damage, "the log was damaged; what can be read of it is there");
@@ -273,6 +280,7 @@ impl Db {
         // What lies there and is not served would not be marked, and the next opening would serve it.
         blocks.settle()?;
         downsampled.settle()?;
+        head.settle_evictions()?;
         downsampled.delete(range, matchers)?;
         // Against the order in which sources are asked: what gives way goes first. Whatever fails in between, no sample
         // that lost answers where the one that won is gone.

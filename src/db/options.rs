@@ -57,7 +57,8 @@ pub struct Options {
     /// Bytes of full chunks that may wait in memory while the log is read back at opening; more go to the disk at once.
     /// 64 MiB.
     pub replay_memory: u64,
-    /// Whether history is evidence: deletes and rewrites are refused by the library itself. No.
+    /// Whether history is evidence: deletes and rewrites are refused by the library itself, and so are backfills of times at
+    /// which it has samples or could still get some, and samples at the times of a backfill. No.
     pub append_only: bool,
     /// Whether a thread does the maintenance ([`Db::maintain`](super::Db::maintain)); otherwise the opener calls it. No:
     /// a library starts no thread that nobody asked for.

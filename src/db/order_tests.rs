@@ -8,7 +8,7 @@ use super::*;
 use crate::block::{Block, BlockRead, HINT_OUT_OF_ORDER};
 use crate::chunk::Encoding;
 use crate::error::Result;
-use crate::fs::sim::{Image, SimHandle};
+use crate::fs::sim::{Image, OpKind, SimHandle};
 use crate::head::FloatEncoding;
 use crate::model::{Labels, STALE_NAN_BITS};
 
@@ -132,6 +132,19 @@ fn a_deletion_that_fails_while_blocks_are_rewritten_is_as_far_as_it_came_before_
             }
         }
     }
+}
+
+#[test]
+fn a_reader_beside_a_deletion_sees_no_sample_that_lost() {
+    let (env, machine) = in_all_places().boot(1);
+    let db = open(&env, late());
+    assert_eq!(losers(&db).0, 0);
+    // When the reader has opened the blocks, and not looked at the log yet.
+    machine.at_operation(OpKind::List, "/downsampled", 1, move || {
+        db.delete(TimeRange::ALL, &[]).unwrap();
+    });
+    let reader = ReadOnlyDb::open_with(&env, dir()).unwrap();
+    assert!(content(&reader.source()).iter().all(|(_, samples)| samples.iter().all(|(_, v)| *v == 1.0)));
 }
 
 /// The samples of the first series, as hours after the start.

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::blocks::Blocks;
-use super::downsampled::Downsampled;
+use super::downsampled::{DOWNSAMPLED_DIR, Downsampled};
 use super::status::Status;
 use super::{DbSource, Options, WAL_DIR, WBL_DIR};
+use crate::block::{Block, BlockMeta};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{DirEntry, Env};
 use crate::head::{Head, HeadOptions, Replayed};
@@ -60,7 +61,7 @@ impl ReadOnlyDb {
             // was read is whole if nothing came or went meanwhile; samples may, the last segment grows.
             let before = names(env, dir)?;
             let read = Self::read(env, dir, options);
-            if names(env, dir)? == before {
+            if names(env, dir)? == before && read.as_ref().map_or(true, Self::has_blocks_as_they_are) {
                 return read;
             }
         }
@@ -82,6 +83,15 @@ impl ReadOnlyDb {
             !(at_the_end && matches!(damage.kind, DamageKind::TornEnd { .. }))
         });
         Ok(Self { env: env.clone(), dir: dir.to_owned(), head, blocks, downsampled, replayed })
+    }
+
+    /// Whether nothing was deleted in its blocks since they were opened. A deletion comes to blocks before it comes to the
+    /// log: who has the one without the other would find in a block what lost against the sample that the log has no more.
+    fn has_blocks_as_they_are(&self) -> bool {
+        let is_as_it_is = |block: &Arc<Block>| {
+            BlockMeta::read(self.env.fs.as_ref(), block.dir()).is_ok_and(|meta| meta == *block.meta())
+        };
+        self.blocks.all().iter().chain(&self.downsampled.all()).all(is_as_it_is)
     }
 
     /// The directory.
@@ -113,7 +123,7 @@ impl ReadOnlyDb {
 /// The blocks, checkpoints and segments that are there.
 fn names(env: &Env, dir: &Path) -> Result<Vec<DirEntry>> {
     let mut names = Vec::new();
-    for dir in [dir.to_owned(), dir.join(WAL_DIR), dir.join(WBL_DIR)] {
+    for dir in [dir.to_owned(), dir.join(WAL_DIR), dir.join(WBL_DIR), dir.join(DOWNSAMPLED_DIR)] {
         match env.fs.list(&dir) {
             Ok(entries) => names.extend(entries.into_iter().filter(|entry| !entry.name.contains(".tmp"))),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

@@ -41,17 +41,20 @@ impl Inner {
             // Nothing is cut, deleted or dropped meanwhile, and links are quick.
             let mut state = self.maintenance.lock();
             self.check_open()?;
+            let mut head = None;
             if with_head {
-                // What came out of order is no part of the head's block.
+                // What came out of order is no part of the head's block. A commit that has both comes whole.
                 state.cut_late = true;
                 self.cut_late(&mut state, &mut Maintenance::default())?;
+                let closed = self.head.close_gate();
+                self.cut_late_within(&closed, &mut state)?;
+                head = (self.head.counts().chunks > 0).then(|| self.head.reader(TimeRange::ALL));
             }
             let mut written = Vec::new();
             for block in self.blocks.all().iter() {
                 copy_block(fs, block, dir)?;
                 written.push(block.meta().ulid);
             }
-            let head = (with_head && self.head.counts().chunks > 0).then(|| self.head.reader(TimeRange::ALL));
             (written, head)
         };
         if let Some(reader) = head {

@@ -1,12 +1,15 @@
 //! Series that have ended leave the head early, when they are many: what is scraped changes its names with each release, and
 //! the old ones would fill memory until the head is cut.
 
+use std::collections::BTreeSet;
+
 use super::Inner;
 use super::blocks::Blocks;
 use super::maintain::{Maintenance, State};
 use crate::block::{BlockRead as _, HINT_STALE_SERIES, Ulid};
+use crate::chunk::{EncodedChunk, samples};
 use crate::compact::Part;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::head::{Head, LeavingSeries, StaleSeries};
 use crate::model::{Labels, TimeRange};
 
@@ -40,7 +43,12 @@ impl Inner {
         if stale.is_empty() || (stale.len() as f64) < threshold * self.head.series_count() as f64 || self.is_closed() {
             return Ok(());
         }
-        let written = self.blocks.add(|written| self.write_stale(&stale, written))?;
+        let written = self.blocks.add(|written| {
+            self.write_stale(&stale, written)?;
+            // A commit that is being applied may have a part of it: nobody is to see that without the rest.
+            self.head.wait_for_applying();
+            Ok(())
+        })?;
         tracing::info!(series = stale.len(), blocks = written.len(), "cut series that have ended");
         done.written.extend(written);
         let leaving = self.head.mark_stale(stale);
@@ -54,17 +62,39 @@ impl Inner {
     }
 
     fn write_stale(&self, stale: &StaleSeries, written: &mut Vec<Ulid>) -> Result<()> {
-        let (Some(min), Some(max)) = (self.head.min_time(), self.head.max_time()) else { return Ok(()) };
         let duration = self.options.min_block_duration;
-        let mut start = min.div_euclid(duration).saturating_mul(duration);
-        while start <= max {
+        for start in self.spans_of(stale)? {
             let end = start.saturating_add(duration);
             let head = self.head.range_head(TimeRange::new(start, end - 1));
             let part = Part::only(&head, stale.ids().collect());
             self.write_new(&part, start..end, &[HINT_STALE_SERIES], written)?;
-            start = end;
         }
         Ok(())
+    }
+
+    /// Where the spans begin that blocks of these series are written of. The series' own: the head's oldest and newest sample
+    /// do not tell of commits that are being applied, and may be far apart.
+    fn spans_of(&self, stale: &StaleSeries) -> Result<BTreeSet<i64>> {
+        let duration = self.options.min_block_duration;
+        let span = |t: i64| t.div_euclid(duration).saturating_mul(duration);
+        let head = self.head.range_head(TimeRange::ALL);
+        let (mut labels, mut chunks, mut starts) = (Labels::empty(), Vec::new(), BTreeSet::new());
+        for id in stale.ids() {
+            head.series(id, &mut labels, &mut chunks)?;
+            for chunk in &chunks {
+                let (first, last) = (span(chunk.min_time), span(chunk.max_time));
+                starts.extend([first, last]);
+                if last.saturating_sub(first) > duration {
+                    let EncodedChunk { encoding, data } = head.chunk(chunk)?;
+                    for sample in samples(encoding, &data) {
+                        let damaged =
+                            |error| Error::new(ErrorKind::Corrupt, format!("a chunk of {labels} in the head: {error}"));
+                        starts.insert(span(sample.map_err(damaged)?.t));
+                    }
+                }
+            }
+        }
+        Ok(starts)
     }
 }
 
@@ -75,6 +105,7 @@ mod tests {
     use crate::db::{Db, Options};
     use crate::error::ErrorKind;
     use crate::fs::Env;
+    use crate::fs::sim::OpKind;
     use crate::model::STALE_NAN_BITS;
 
     fn open(env: &Env) -> Db {
@@ -173,5 +204,103 @@ mod tests {
         db.maintain().unwrap();
         assert_eq!(db.head().series_count(), 3);
         assert_eq!(bits(&db)[0].len(), 64);
+    }
+
+    #[test]
+    fn wherever_the_power_is_cut_a_series_goes_on_at_the_times_that_it_is_given() {
+        let (env, machine) = machine();
+        let db = open(&env);
+        fill(&db);
+        machine.settle();
+        let points = machine.crash_points().count();
+        db.maintain().unwrap();
+        let after = START + HOUR + 16 * 60_000;
+        let mut behind = 0;
+        for point in machine.crash_points().skip(points) {
+            let (env, _machine) = point.least().boot(1);
+            let db = open(&env);
+            let newest = content(&db.source())[0].1.last().map(|(t, _)| *t);
+            behind += u64::from(db.head().log().is_some() && newest == Some(START + HOUR));
+            append(&db, 0, after, 7.0).unwrap();
+            let all = content(&db.source());
+            assert_eq!(all[0].1.last(), Some(&(after, 7.0)), "{}", point.last());
+            assert_eq!(all[0].1.len(), 62, "{}", point.last());
+        }
+        assert!(behind > 0);
+    }
+
+    #[test]
+    fn what_is_deleted_of_series_that_left_stays_deleted_though_the_log_was_full_when_they_did() {
+        let (env, machine) = machine();
+        let db = open(&env);
+        fill(&db);
+        let mut is_served = false;
+        machine.fail_when(move |op| {
+            is_served |= op.kind == OpKind::Rename && op.path.ends_with(crate::block::CREATING);
+            let is_log = op.kind == OpKind::Append && op.path.contains("/wal/");
+            (is_served && is_log).then_some(std::io::ErrorKind::StorageFull)
+        });
+        assert_eq!(db.maintain().unwrap_err().kind(), ErrorKind::Full);
+        assert_eq!(db.head().series_count(), 2, "they are gone from memory");
+        let ended = crate::model::Matcher::equal("n", "0");
+        assert_eq!(db.delete(TimeRange::ALL, std::slice::from_ref(&ended)).unwrap_err().kind(), ErrorKind::Full);
+        machine.heal();
+        db.delete(TimeRange::ALL, &[ended]).unwrap();
+        let left = bits(&db);
+        assert_eq!(left.len(), 3);
+        let env = machine.kill();
+        assert_eq!(bits(&open(&env)), left);
+    }
+
+    #[test]
+    fn a_series_that_ended_and_begins_again_while_the_log_is_full_keeps_both_lives() {
+        let (env, machine) = machine();
+        let db = open(&env);
+        fill(&db);
+        let mut is_served = false;
+        machine.fail_when(move |op| {
+            is_served |= op.kind == OpKind::Rename && op.path.ends_with(crate::block::CREATING);
+            let is_log = op.kind == OpKind::Append && op.path.contains("/wal/");
+            (is_served && is_log).then_some(std::io::ErrorKind::StorageFull)
+        });
+        db.maintain().unwrap_err();
+        machine.heal();
+        append(&db, 0, START + HOUR + 60_000, 7.0).unwrap();
+        append(&db, 0, START + HOUR + 120_000, 8.0).unwrap();
+        let expected = bits(&db);
+        assert_eq!(expected[0].len(), 63);
+        let env = machine.kill();
+        assert_eq!(bits(&open(&env)), expected);
+    }
+
+    #[test]
+    fn blocks_are_written_where_series_end_though_the_commit_that_ended_them_is_being_applied() {
+        let mut found = 0;
+        for skip in 0..12 {
+            let (env, machine) = machine();
+            let window = Options { stale_series_share: Some(0.1), out_of_order_window: 24 * HOUR, ..options() };
+            let db = Db::open_with(&env, dir(), window).unwrap();
+            fill(&db);
+            let mut appender = db.appender();
+            appender.append(None, &series(3), START + 4 * HOUR, f64::from_bits(STALE_NAN_BITS)).unwrap();
+            // More than a buffer takes: the log of late samples is written to twice.
+            for second in 0..70 {
+                appender.append(None, &series(2), START + 500 + second * 1000, 1.0).unwrap();
+            }
+            let (inner, spans) = (std::sync::Arc::clone(&db.inner), std::sync::Arc::new(parking_lot::Mutex::default()));
+            let theirs = std::sync::Arc::clone(&spans);
+            machine.at_clock_reading(skip, move || {
+                let stale = inner.head.stale_series();
+                let ends = inner.head.max_time() < Some(START + 4 * HOUR) && stale.len() == 3;
+                *theirs.lock() = ends.then(|| inner.spans_of(&stale).unwrap());
+            });
+            appender.commit().unwrap();
+            if let Some(spans) = spans.lock().take() {
+                found += 1;
+                let last = *spans.last().unwrap();
+                assert!(last <= START + 4 * HOUR && last + 2 * HOUR > START + 4 * HOUR, "{spans:?}");
+            }
+        }
+        assert!(found > 0, "nothing was looked at in the middle of a commit");
     }
 }

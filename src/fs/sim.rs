@@ -207,6 +207,13 @@ impl SimHandle {
         *self.clock.interrupt.lock() = Some((skip, Box::new(work)));
     }
 
+    /// Runs `work` in the middle of whatever does an operation of this kind with a path that ends in `path`, before it is
+    /// done, after `skip` more of them; see [`at_clock_reading`](SimHandle::at_clock_reading).
+    pub fn at_operation(&self, kind: OpKind, path: &str, skip: u64, work: impl FnOnce() + Send + 'static) {
+        let interrupt = disk::Interrupt { kind, path: path.to_owned(), skip, work: Box::new(work) };
+        self.disk.lock().interrupt = Some(interrupt);
+    }
+
     /// Sets the wall clock.
     pub fn set_now_ms(&self, now: i64) {
         let passed = self.clock.passed().as_millis() as i64;

@@ -71,9 +71,14 @@ impl Head {
     /// commit, and commits under way are waited for. Call it before a block up to `t` is cut.
     pub fn raise_floor(&self, t: i64) {
         self.floor.fetch_max(t, Ordering::AcqRel);
+        // A commit that began before and has not read the new floor yet is being applied.
+        self.wait_for_applying();
+    }
+
+    /// Waits for the commits that are being applied: memory work alone.
+    pub(crate) fn wait_for_applying(&self) {
         let last = self.isolation.last_commit();
         let waiter = self.env.executor.waiter();
-        // A commit that began before and has not read the new floor yet is being applied: memory work alone.
         while !self.isolation.commits_passed(last) {
             waiter.wait(Duration::from_millis(1));
         }
@@ -111,6 +116,8 @@ impl Head {
         let owes = self.log.as_ref().is_some_and(Log::owes_series);
         let (mut oldest, mut ids) = (i64::MAX, Vec::new());
         let mut first_file = self.next_chunk_file();
+        // What a commit adds behind the loop's back is noted.
+        self.covered_from.store(i64::MAX, Ordering::Release);
         for id in 0..self.slots.end() {
             let Some(series) = self.slots.get(id) else { continue };
             let mut state = series.lock();
@@ -155,9 +162,11 @@ impl Head {
     fn set_min_time(&self, oldest: i64, truncated: i64) {
         let before = self.min_time.load(Ordering::Acquire);
         if before < truncated {
-            // An older one may have come since it was looked for, but none from before the floor.
             let now = if oldest == i64::MAX { truncated } else { oldest.max(truncated) };
             let _ = self.min_time.compare_exchange(before, now, Ordering::AcqRel, Ordering::Acquire);
+            // An older one may have come since it was looked for. Its commit found a time that was older still, unless it
+            // comes after this: then it finds the new one.
+            self.min_time.fetch_min(self.covered_from.load(Ordering::Acquire), Ordering::AcqRel);
             self.max_time.fetch_max(truncated, Ordering::AcqRel);
         }
     }
@@ -284,5 +293,31 @@ impl Head {
             let (segment, _) = log.position();
             self.gone.lock().extend(segment, numbers);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::HeadOptions;
+    use super::*;
+    use crate::fs::Env;
+    use crate::model::Labels;
+
+    #[test]
+    fn what_a_commit_adds_while_the_oldest_sample_is_looked_for_is_the_oldest() {
+        let head = Head::without_log(&Env::real(), HeadOptions { future_bound: None, ..HeadOptions::default() });
+        let append = |n: &str, t: i64| {
+            let mut appender = head.appender();
+            appender.append(None, &Labels::from_pairs([("n", n)]), t, 1.0).unwrap();
+            appender.commit().unwrap();
+        };
+        append("0", 1000);
+        append("1", 9000);
+        head.raise_floor(5000);
+        // As if each slot had been looked at when it came.
+        head.covered_from.store(i64::MAX, Ordering::Release);
+        append("2", 6000);
+        head.set_min_time(9000, 5000);
+        assert_eq!(head.min_time(), Some(6000));
     }
 }

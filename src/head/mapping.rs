@@ -36,11 +36,15 @@ impl Head {
         let mut placed: Vec<(u32, ChunkPlace)> = Vec::new();
         for id in 0..self.slots.end() {
             let Some(series) = self.slots.get(id) else { continue };
-            series.lock().waiting(&mut waiting);
+            // Together, under the lock: the slot may be another series' a moment later.
+            let reference = {
+                let state = series.lock();
+                state.waiting(&mut waiting);
+                series.reference()
+            };
             if waiting.is_empty() {
                 continue;
             }
-            let reference = series.reference();
             let mut result = Ok(());
             for (number, range, chunk) in waiting.drain(..) {
                 match files.append(reference, range, &chunk, false) {

@@ -81,6 +81,7 @@ pub use error::Refusal;
 pub use full::HeadChunk;
 pub(crate) use full::HeadData;
 pub use gc::Collected;
+pub(crate) use ooo::ClosedGate;
 pub use ooo::{OutOfOrderChunk, OutOfOrderCut, OutOfOrderHead};
 pub use range_head::RangeHead;
 pub use reader::HeadReader;
@@ -190,6 +191,10 @@ pub struct Head {
     last_reference: AtomicU64,
     /// The oldest sample's time; `i64::MAX` as long as there is none.
     min_time: AtomicI64,
+    /// The oldest sample that commits have brought since the last collection began.
+    covered_from: AtomicI64,
+    /// Whether the log may not say yet, or not durably, which series were evicted.
+    owes_evictions: AtomicBool,
     /// The newest sample's time; `i64::MIN` as long as there is none.
     max_time: AtomicI64,
     /// Nothing older is taken: it is in blocks.
@@ -261,6 +266,8 @@ impl Head {
             isolation: Isolation::default(),
             last_reference: AtomicU64::new(0),
             min_time: AtomicI64::new(i64::MAX),
+            covered_from: AtomicI64::new(i64::MAX),
+            owes_evictions: AtomicBool::new(false),
             max_time: AtomicI64::new(i64::MIN),
             floor: AtomicI64::new(i64::MIN),
             truncated: AtomicI64::new(i64::MIN),
@@ -399,6 +406,7 @@ impl Head {
     /// # Errors
     /// `Io`: the log takes no more commits.
     pub fn sync_if_due(&self) -> Result<()> {
+        self.settle_evictions()?;
         let synced = self.log.as_ref().map_or(Ok(()), Log::sync_if_due);
         let late = self.out_of_order.log.as_ref().map_or(Ok(()), Log::sync_if_due);
         Ok(synced.and(late)?)
@@ -469,7 +477,7 @@ impl Head {
         }
         let tag = series.occupy(&mut series.lock(), pairs, reference);
         if let Some(newest) = shard.ended_at(hash).filter(|_| is_new) {
-            series.begin_after(newest);
+            series.lock().begin_after(&series, newest);
         }
         shard.insert(hash, id, self.holds());
         self.counters.series_created.fetch_add(1, Ordering::Relaxed);
@@ -537,7 +545,7 @@ impl Head {
     }
 
     /// Samples before this cannot be appended by an appender that begins now; `None` if any can.
-    fn min_valid_time(&self) -> Option<i64> {
+    pub(crate) fn min_valid_time(&self) -> Option<i64> {
         let floor = self.floor.load(Ordering::Acquire);
         // What may be cut into a block next must not change any more.
         let window = self.max_time().map(|newest| newest.saturating_sub(self.options.chunk_range / 2));
@@ -558,6 +566,8 @@ impl Head {
 
     /// Widens the head's span to what was appended.
     fn cover(&self, min: i64, max: i64) {
+        // Noted first: who replaces the minimum looks for it afterwards.
+        self.covered_from.fetch_min(min, Ordering::AcqRel);
         self.min_time.fetch_min(min, Ordering::AcqRel);
         self.max_time.fetch_max(max, Ordering::AcqRel);
     }

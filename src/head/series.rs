@@ -172,11 +172,6 @@ impl Header {
         if tag & 1 == 1 { self.revive(state) } else { tag }
     }
 
-    /// Lets a series that has no samples yet begin after `t` alone.
-    pub(super) fn begin_after(&self, t: i64) {
-        self.newest.store(t, Release);
-    }
-
     /// Empties the slot, under its lock; adds the labels it had to `taken`.
     pub(super) fn vacate(&self, state: &mut LockedSeries<'_>, taken: &mut TakenPairs) {
         let tag = (self.tag() & !1).wrapping_add(2);
@@ -288,6 +283,19 @@ impl LockedSeries<'_> {
         }
         state.full = full.into_boxed_slice();
         count
+    }
+
+    /// Lets a series go on after `t` alone, which is later than its newest sample: a block has what came until then. The open
+    /// chunk ends, since it goes on from the newest time.
+    pub(super) fn begin_after(&mut self, series: &Header, t: i64) {
+        let newest = series.newest();
+        let (state, shared) = self.parts();
+        if let Some(open) = state.open.take(&mut shared.blocks) {
+            let mut full = Vec::from(std::mem::take(&mut state.full));
+            full.push(FullChunk::waiting(TimeRange::new(state.open_since, newest), open));
+            state.full = full.into_boxed_slice();
+        }
+        series.newest.store(t, Release);
     }
 
     /// The open chunk as it is now, from when to when it is, and its newest value.

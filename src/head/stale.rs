@@ -21,6 +21,9 @@ use crate::index::SeriesId;
 use crate::model::{Labels, TimeRange};
 use crate::wal::record::{RefTombstone, encode_tombstones};
 
+/// Series whose records are written to the log at once.
+const SLICE: usize = 1 << 16;
+
 /// Series that end in a stale marker.
 #[derive(Debug, Clone, Default)]
 pub struct StaleSeries {
@@ -94,8 +97,8 @@ impl Head {
     /// from before the marking is open nothing is done, and they are given back for another time.
     ///
     /// # Errors
-    /// `Io`, `Full`: the log says nothing of them. They are gone from memory, and come back when it is read again, with
-    /// samples that blocks have too.
+    /// `Io`, `Full`: they are gone from memory, and the log does not say so yet; see
+    /// [`settle_evictions`](Head::settle_evictions).
     pub fn evict_stale(&self, leaving: LeavingSeries) -> Result<Option<LeavingSeries>> {
         if !self.isolation.everybody_passed(leaving.stamp) {
             return Ok(Some(leaving));
@@ -118,19 +121,40 @@ impl Head {
             self.counters.chunks.fetch_sub(chunks as u64, Ordering::Relaxed);
             ids.push(reference.id());
         }
-        let mut evicted = Vec::with_capacity(ids.len());
-        self.remove_series_of(&ids, |shard, hash, reference, newest| {
-            // Under the lock that a creation takes: who is first with these labels finds it.
-            shard.end(hash, newest);
-            evicted.push(RefTombstone { reference, range: TimeRange::ALL });
-        });
-        drop(marked);
-        if let Some(log) = self.log.as_ref().filter(|_| !evicted.is_empty()) {
-            let mut record = Vec::new();
-            encode_tombstones(evicted.iter().copied(), &mut record);
-            log.commit(&[&record])?;
+        let mut result = Ok(());
+        for ids in ids.chunks(SLICE) {
+            self.remove_series_of(ids, |shard, hash, reference, newest| {
+                // Under the lock that a creation takes: who is first with these labels finds it, and the log says that the
+                // series ended before it says that another one of these labels began.
+                shard.end(hash, newest);
+                if let Some(log) = &self.log {
+                    let mut record = Vec::new();
+                    encode_tombstones([RefTombstone { reference, range: TimeRange::ALL }], &mut record);
+                    log.add_record(record);
+                }
+            });
+            self.owes_evictions.store(true, Ordering::Release);
+            // What is not written stays owed, in its order.
+            result = result.and(self.log.as_ref().map_or(Ok(()), |log| log.commit(&[])));
         }
+        drop(marked);
+        result?;
+        self.settle_evictions()?;
         Ok(None)
+    }
+
+    /// Makes the log say durably which series were evicted. Before something is deleted it must: blocks have what these
+    /// series had, and would be told of the deletion alone; read again without this, the log would bring it back.
+    ///
+    /// # Errors
+    /// `Io`, `Full`: it is owed as before.
+    pub fn settle_evictions(&self) -> Result<()> {
+        if let Some(log) = self.log.as_ref().filter(|_| self.owes_evictions.load(Ordering::Acquire)) {
+            log.commit(&[])?;
+            log.sync()?;
+            self.owes_evictions.store(false, Ordering::Release);
+        }
+        Ok(())
     }
 
     /// A block has what a series had that was evicted, up to `newest`: to be said after opening, as the log does not tell of
@@ -139,11 +163,11 @@ impl Head {
         let hash = xxh64(labels.as_packed(), 0);
         let mut shard = self.map.shard(hash);
         shard.end(hash, newest);
-        // One that began again, and has nothing yet that was later.
+        // One that began again, and has nothing yet that was later; or the log ends before the block does.
         if let Some((_, series)) = self.find(&shard, hash, labels.as_packed())
             && series.newest() < newest
         {
-            series.begin_after(newest);
+            series.lock().begin_after(&series, newest);
         }
     }
 }

@@ -177,7 +177,8 @@ struct Entry {
 }
 
 enum What {
-    /// A series record, raw. It belongs to nobody: if its write fails it is owed before the next one.
+    /// A record of series that are new or have ended, raw. It belongs to nobody: if its write fails it is owed before the
+    /// next one.
     Series,
     /// A committer's record as it is stored.
     Record(Compression),
@@ -269,6 +270,14 @@ impl Log {
     pub fn add_series(&self, lane: u32, reference: u64, labels: LabelsIter<'_>) {
         if !self.has_ended.load(Ordering::Acquire) {
             self.new_series.add(lane, reference, labels);
+        }
+    }
+
+    /// Puts a record into the log's queue that belongs to no commit: series that are added after this returns stand behind it,
+    /// whatever fails meanwhile. It is written with the next commit.
+    pub(crate) fn add_record(&self, record: Vec<u8>) {
+        if !self.has_ended.load(Ordering::Acquire) {
+            self.queue.lock().entries.push(Entry { what: What::Series, bytes: record });
         }
     }
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::db::{DbSource, Options};
 use crate::fs::Env;
-use crate::fs::sim::START_MS;
+use crate::fs::sim::{OpKind, START_MS};
 use crate::model::Value;
 use crate::query::{SelectRequest, Source, series_samples};
 
@@ -119,6 +119,51 @@ fn an_append_only_database_takes_only_what_comes_between_nothing() {
     assert_eq!(content(&db.source()).len(), 110);
     let names: Vec<_> = env.fs.list(Path::new("/data")).unwrap().into_iter().map(|entry| entry.name).collect();
     assert!(!names.iter().any(|name| name.ends_with(CREATING)), "{names:?}");
+}
+
+#[test]
+fn in_an_append_only_database_no_sample_comes_where_a_backfill_was() {
+    let (env, machine) = Env::simulated(1);
+    let options = || Options { append_only: true, ..without_bound() };
+    let db = open(&env, options());
+    let mut before = db.appender();
+    before.append(None, &labels(), START_MS + 10 * MINUTE + 1, 1.0).unwrap();
+    backfill(&db, 0..100, 2.0).unwrap();
+    assert_eq!(before.commit().unwrap().lost, 1);
+    let refused = |db: &Db, minute: i64| {
+        let mut appender = db.appender();
+        appender.append(None, &labels(), START_MS + minute * MINUTE, 1.0).unwrap_err().kind()
+    };
+    assert_eq!(refused(&db, 50), ErrorKind::TooOld);
+    append(&db, 100..101, 1.0);
+    assert_eq!(refused(&db, 99), ErrorKind::TooOld);
+    // What could still be appended is not backfilled.
+    assert_eq!(backfill(&db, 101..110, 2.0).unwrap_err().kind(), ErrorKind::Unsupported);
+    let env = machine.kill();
+    let db = open(&env, options());
+    assert_eq!(refused(&db, 99), ErrorKind::TooOld);
+    let expected: Vec<_> = all(0..100, |_| 2.0).into_iter().chain([(100, 1.0)]).collect();
+    assert_eq!(content(&db.source()), expected);
+}
+
+#[test]
+fn what_came_late_while_a_backfill_is_taken_over_wins() {
+    let (env, machine) = Env::simulated(1);
+    let db = open(&env, Options { out_of_order_window: 24 * 60 * MINUTE, ..without_bound() });
+    append(&db, 600..601, 1.0);
+    append(&db, 400..401, 1.0);
+    let mut bulk = db.bulk(BulkOptions::default()).unwrap();
+    bulk.append(&labels(), &Sample::float(START_MS + 10 * MINUTE, 2.0)).unwrap();
+    let other = db.clone();
+    // The block of what came late gets its name.
+    machine.at_operation(OpKind::Rename, CREATING, 0, move || {
+        append(&other, 10..11, 1.0);
+        assert_eq!(content(&other.source())[0], (10, 1.0));
+    });
+    bulk.commit().unwrap();
+    assert_eq!(content(&db.source()), [(10, 1.0), (400, 1.0), (600, 1.0)]);
+    let env = machine.kill();
+    assert_eq!(content(&open(&env, without_bound()).source())[0], (10, 1.0));
 }
 
 #[test]

@@ -1,10 +1,11 @@
-//! What fails or goes on for ever keeps nothing else from being done.
+//! What fails or goes on for ever keeps nothing else from being done, and what comes meanwhile is not lost.
 
+use std::cell::Cell;
 use std::io;
 
-use crate::block::HINT_STALE_SERIES;
-use crate::db::tests::{HOUR, START, dir, fill, machine, options, series};
-use crate::db::{Db, Options};
+use crate::block::{CREATING, HINT_STALE_SERIES};
+use crate::db::tests::{HOUR, START, content, dir, fill, machine, options, series};
+use crate::db::{Db, Maintenance, Options};
 use crate::error::ErrorKind;
 use crate::fs::Env;
 use crate::fs::sim::{Op, OpKind};
@@ -12,6 +13,12 @@ use crate::model::{Matcher, STALE_NAN_BITS, TimeRange};
 
 fn open(env: &Env, options: Options) -> Db {
     Db::open_with(env, dir(), options).unwrap()
+}
+
+fn append(db: &Db, number: usize, t: i64, value: f64) {
+    let mut appender = db.appender();
+    appender.append(None, &series(number), t, value).unwrap();
+    appender.commit().unwrap();
 }
 
 fn is_checkpoint(op: &Op) -> bool {
@@ -66,13 +73,8 @@ fn series_that_ended_leave_the_head_though_what_came_late_cannot_be_cut() {
     let window = Options { out_of_order_window: 24 * HOUR, stale_series_share: Some(0.1), ..options() };
     let db = open(&env, window);
     fill(&db, 0..4);
-    let append = |number: usize, t: i64, value: f64| {
-        let mut appender = db.appender();
-        appender.append(None, &series(number), t, value).unwrap();
-        appender.commit().unwrap();
-    };
-    append(1, START + 1, 1.0);
-    append(0, START + 4 * HOUR, f64::from_bits(STALE_NAN_BITS));
+    append(&db, 1, START + 1, 1.0);
+    append(&db, 0, START + 4 * HOUR, f64::from_bits(STALE_NAN_BITS));
     machine.fail_when(|op| {
         (op.kind == OpKind::Create && op.path.contains("/wbl/")).then_some(io::ErrorKind::PermissionDenied)
     });
@@ -97,4 +99,70 @@ fn a_block_in_which_something_is_deleted_all_the_time_is_written_again_once_a_pa
     assert_eq!(db.compact().unwrap().merged.len(), 1);
     assert_eq!(db.compact().unwrap().merged.len(), 1, "what was deleted meanwhile");
     assert_eq!(db.compact().unwrap().merged.len(), 0);
+}
+
+#[test]
+fn what_is_committed_between_the_choice_of_a_cut_and_its_floor_is_in_the_block() {
+    let (env, machine) = machine();
+    let db = open(&env, options());
+    append(&db, 0, START + HOUR, 1.0);
+    let came = Cell::new(false);
+    {
+        let mut state = db.inner.maintenance.lock();
+        let next = |inner: &crate::db::Inner| {
+            let min = inner.head.min_time().filter(|_| inner.head.counts().chunks > 0)?;
+            if !came.replace(true) {
+                append(&db, 1, START + HOUR / 2, 2.0);
+            }
+            Some(TimeRange::new(min, START + HOUR))
+        };
+        db.inner.round(&mut state, &mut Maintenance::default(), next).unwrap();
+    }
+    let expected = vec![(series(0), vec![(START + HOUR, 1.0)]), (series(1), vec![(START + HOUR / 2, 2.0)])];
+    assert_eq!(content(&db.source()), expected);
+    let env = machine.kill();
+    assert_eq!(content(&open(&env, options()).source()), expected);
+}
+
+#[test]
+fn what_comes_in_order_after_a_deletion_and_is_older_than_what_came_late_stays() {
+    let (env, machine) = machine();
+    let window = || Options { out_of_order_window: 24 * HOUR, ..options() };
+    let db = open(&env, window());
+    append(&db, 0, START, 1.0);
+    let mut before = db.appender();
+    before.append(None, &series(0), START + HOUR / 2, 2.0).unwrap();
+    append(&db, 1, START + 3 * HOUR, 1.0);
+    // Before what may be cut next, and newer than all that the series has in order.
+    append(&db, 0, START + HOUR, 3.0);
+    assert_eq!(db.delete(TimeRange::ALL, &[Matcher::equal("n", "0")]).unwrap(), 1);
+    assert_eq!(before.commit().unwrap().appended, 1);
+    let expected = vec![(START + HOUR / 2, 2.0)];
+    assert_eq!(content(&db.source())[0].1, expected);
+    let env = machine.kill();
+    let db = open(&env, window());
+    assert_eq!(content(&db.source())[0].1, expected);
+    db.flush().unwrap();
+    assert_eq!(content(&db.source())[0].1, expected);
+}
+
+#[test]
+fn a_copy_has_all_of_a_commit_or_nothing_of_it() {
+    let (env, machine) = machine();
+    let db = open(&env, Options { out_of_order_window: 24 * HOUR, ..options() });
+    fill(&db, 0..2);
+    append(&db, 0, START + 1, 1.0);
+    let other = db.clone();
+    // The block of what came late gets its name.
+    machine.at_operation(OpKind::Rename, CREATING, 0, move || {
+        let mut appender = other.appender();
+        appender.append(None, &series(7), START + 2 * HOUR, 1.0).unwrap();
+        appender.append(None, &series(7), START + 2, 1.0).unwrap();
+        assert_eq!(appender.commit().unwrap().out_of_order, 1);
+    });
+    let copy = std::path::Path::new("/copy");
+    db.snapshot(copy, true).unwrap();
+    let copied = content(&Db::open_with(&env, copy, options()).unwrap().source());
+    let samples = copied.iter().find(|(labels, _)| *labels == series(7)).map_or(0, |(_, samples)| samples.len());
+    assert_eq!(samples, 2);
 }

@@ -77,6 +77,16 @@ pub struct Op {
 /// Decides before each operation whether it fails, and with what.
 pub(super) type Fault = Box<dyn FnMut(&Op) -> Option<io::ErrorKind> + Send>;
 
+/// What is to be run before which operation.
+pub(super) struct Interrupt {
+    pub(super) kind: OpKind,
+    /// How its path ends.
+    pub(super) path: String,
+    /// How many of them come before.
+    pub(super) skip: u64,
+    pub(super) work: Box<dyn FnOnce() + Send>,
+}
+
 /// The part that all handles share.
 pub(super) struct Disk {
     pub(super) initial: State,
@@ -85,6 +95,7 @@ pub(super) struct Disk {
     pub(super) journal: Vec<(u64, Event)>,
     pub(super) log: Vec<Op>,
     pub(super) fault: Option<Fault>,
+    pub(super) interrupt: Option<Interrupt>,
     pub(super) capacity: Option<u64>,
     /// Which process lives: handles of an earlier one answer errors.
     pub(super) life: u64,
@@ -102,6 +113,16 @@ impl fmt::Debug for Disk {
 }
 
 impl Disk {
+    /// What is to be run before this operation.
+    fn interruption(&mut self, kind: OpKind, path: &str) -> Option<Box<dyn FnOnce() + Send>> {
+        let interrupt = self.interrupt.as_mut().filter(|it| it.kind == kind && path.ends_with(&it.path))?;
+        if interrupt.skip > 0 {
+            interrupt.skip -= 1;
+            return None;
+        }
+        self.interrupt.take().map(|it| it.work)
+    }
+
     pub(super) fn new(tree: Tree, seed: u64) -> Self {
         let next_ino = tree.next_ino();
         let state = State::settled(tree);
@@ -111,6 +132,7 @@ impl Disk {
             journal: Vec::new(),
             log: Vec::new(),
             fault: None,
+            interrupt: None,
             capacity: None,
             life: 0,
             locks: BTreeMap::default(),
@@ -226,8 +248,14 @@ impl SimFs {
     }
 
     fn begin(&self, kind: OpKind, path: &Path, len: u64) -> io::Result<parking_lot::MutexGuard<'_, Disk>> {
+        let path = show(path);
         let mut disk = self.disk.lock();
-        disk.begin(self.life, kind, &show(path), len)?;
+        if let Some(work) = disk.interruption(kind, &path) {
+            drop(disk);
+            work();
+            disk = self.disk.lock();
+        }
+        disk.begin(self.life, kind, &path, len)?;
         Ok(disk)
     }
 }

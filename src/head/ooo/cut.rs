@@ -15,6 +15,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 
+use parking_lot::RwLockWriteGuard;
+
 use super::super::Head;
 use super::super::holds::Site;
 use super::OutOfOrder;
@@ -36,6 +38,12 @@ pub struct OutOfOrderCut {
     /// The first segment of the log that has nothing of it.
     segment: Option<u64>,
     span: Option<TimeRange>,
+}
+
+/// As long as it is there, no commit of samples out of order is applied.
+#[derive(Debug)]
+pub(crate) struct ClosedGate<'a> {
+    _alone: RwLockWriteGuard<'a, ()>,
 }
 
 /// What blocks have of a cut; it may go when all readers of this stamp and before are gone.
@@ -63,22 +71,54 @@ impl Head {
     /// # Errors
     /// `Io`, `Full`.
     pub fn cut_out_of_order(self: &Arc<Self>) -> Result<Option<OutOfOrderCut>> {
+        if !self.has_out_of_order()? {
+            return Ok(None);
+        }
+        // What is in the log by now is synced while commits go on. With the gate closed there is little left to sync; who
+        // waits for the gate then would wait for its turn in that log.
+        self.out_of_order.log.as_ref().map_or(Ok(()), Log::sync)?;
+        let closed = self.close_gate();
+        let begun = self.begin_cut(&closed)?;
+        drop(closed);
+        Ok(Some(self.gather_cut(begun)))
+    }
+
+    /// As [`cut_out_of_order`](Head::cut_out_of_order), while nothing comes out of order.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn cut_out_of_order_within(self: &Arc<Self>, closed: &ClosedGate<'_>) -> Result<Option<OutOfOrderCut>> {
+        if !self.has_out_of_order()? {
+            return Ok(None);
+        }
+        Ok(Some(self.gather_cut(self.begin_cut(closed)?)))
+    }
+
+    /// Has commits of samples out of order wait.
+    pub(crate) fn close_gate(&self) -> ClosedGate<'_> {
+        ClosedGate { _alone: self.out_of_order.gate.write() }
+    }
+
+    /// Whether there is anything out of order, in memory or in the log.
+    fn has_out_of_order(&self) -> Result<bool> {
         let table = &self.out_of_order;
         let is_logged = match &table.log {
             Some(log) => log.segments()? != (log.position().0, log.position().0) || log.position().1 > 0,
             None => false,
         };
-        if table.is_empty() && !is_logged {
-            return Ok(None);
-        }
-        // What is in the log by now is synced while commits go on. With the gate closed there is little left to sync; who
-        // waits for the gate then would wait for its turn in that log.
-        table.log.as_ref().map_or(Ok(()), Log::sync)?;
-        let (segment, generation) = {
-            let _alone = table.gate.write();
-            let segment = table.log.as_ref().map(Log::next_segment).transpose()?;
-            (segment, table.generation.fetch_add(1, AcqRel) + 1)
-        };
+        Ok(!table.is_empty() || is_logged)
+    }
+
+    /// Draws the line: the log's first segment and the generation of what comes after.
+    fn begin_cut(&self, _: &ClosedGate<'_>) -> Result<(Option<u64>, u64)> {
+        let table = &self.out_of_order;
+        let segment = table.log.as_ref().map(Log::next_segment).transpose()?;
+        Ok((segment, table.generation.fetch_add(1, AcqRel) + 1))
+    }
+
+    /// What is on this side of the line.
+    fn gather_cut(self: &Arc<Self>, (segment, generation): (Option<u64>, u64)) -> OutOfOrderCut {
+        let table = &self.out_of_order;
         let from = table.passed_to();
         let mut ids = table.ids();
         let mut span: Option<TimeRange> = None;
@@ -94,7 +134,7 @@ impl Head {
                 any
             })
         });
-        Ok(Some(OutOfOrderCut { head: Arc::clone(self), ids: ids.into(), from, generation, segment, span }))
+        OutOfOrderCut { head: Arc::clone(self), ids: ids.into(), from, generation, segment, span }
     }
 
     /// Forgets what is in `cut`, in the log and in memory: blocks have it, and are served. What open readers may still ask

@@ -31,7 +31,7 @@ impl Head {
         if self.out_of_order.is_empty() {
             return Ok(());
         }
-        let late: Vec<_> = found.series.iter().filter(|(id, _)| self.out_of_order.has(*id)).copied().collect();
+        let late: Vec<_> = found.late.iter().filter(|(id, _)| self.out_of_order.has(*id)).copied().collect();
         for slice in late.chunks(SLICE) {
             // While commits go on, if it is due: what follows writes to the log, which would do it else.
             self.out_of_order.log.as_ref().map_or(Ok(()), Log::sync_if_due)?;

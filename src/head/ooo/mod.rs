@@ -41,6 +41,7 @@ use crate::error::Result as AnyResult;
 use crate::model::{Sample, Value};
 use crate::wal::Log;
 
+pub(crate) use cut::ClosedGate;
 pub use cut::{OutOfOrderCut, OutOfOrderHead};
 pub use read::OutOfOrderChunk;
 
@@ -277,7 +278,9 @@ mod tests {
         const SERIES: u32 = 64_000;
         let table = OutOfOrderTable::new(Encoding::Xor);
         let sample = Sample { t: 1, st: 0, value: Value::Float(1.0) };
-        (0..SERIES).for_each(|id| drop(table.insert(id, &sample, 0, 1, u64::MAX).unwrap()));
+        for id in 0..SERIES {
+            table.insert(id, &sample, 0, 1, u64::MAX).unwrap();
+        }
         let full = table.heap_bytes();
         let generation = table.generation.fetch_add(1, AcqRel) + 1;
         for id in 0..SERIES {
