@@ -155,8 +155,8 @@ fn what_came_late_while_a_backfill_is_taken_over_wins() {
     let mut bulk = db.bulk(BulkOptions::default()).unwrap();
     bulk.append(&labels(), &Sample::float(START_MS + 10 * MINUTE, 2.0)).unwrap();
     let other = db.clone();
-    // The block of what came late gets its name.
-    machine.at_operation(OpKind::Rename, CREATING, 0, move || {
+    // Behind the backfill's own, the block of what came late gets its name.
+    machine.at_operation(OpKind::Rename, CREATING, 1, move || {
         append(&other, 10..11, 1.0);
         assert_eq!(content(&other.source())[0], (10, 1.0));
     });
