@@ -239,6 +239,29 @@ mod tests {
     }
 
     #[test]
+    fn what_may_still_come_in_order_is_the_same_when_the_series_with_the_newest_sample_has_left() {
+        let (env, _machine) = machine();
+        let options = || Options {
+            stale_series_share: Some(0.4),
+            out_of_order_window: 24 * HOUR,
+            snapshot_at_close: true,
+            ..options()
+        };
+        let open = || Db::open_with(&env, dir(), options()).unwrap();
+        let db = open();
+        append(&db, 0, START, 1.0).unwrap();
+        append(&db, 1, START + 3 * HOUR, f64::from_bits(STALE_NAN_BITS)).unwrap();
+        append(&db, 0, START + 1000, 1.0).unwrap();
+        db.snapshot(std::path::Path::new("/copy"), true).unwrap();
+        db.maintain().unwrap();
+        assert_eq!(db.head().series_count(), 1);
+        db.close().unwrap();
+        let db = open();
+        append(&db, 0, START + 1000, 2.0).unwrap();
+        assert_eq!(content(&db.source())[0].1, [(START, 1.0), (START + 1000, 1.0)]);
+    }
+
+    #[test]
     fn what_is_deleted_of_series_that_left_stays_deleted_though_the_log_was_full_when_they_did() {
         let (env, machine) = machine();
         let db = open(&env);

@@ -160,6 +160,8 @@ impl Head {
     /// A block has what a series had that was evicted, up to `newest`: to be said after opening, as the log does not tell of
     /// those that a snapshot of the head or a checkpoint came after.
     pub(crate) fn has_ended(&self, labels: &Labels, newest: i64) {
+        // What may still come in order goes by the newest of all samples, also by one that left.
+        self.max_time.fetch_max(newest, Ordering::AcqRel);
         let hash = xxh64(labels.as_packed(), 0);
         let mut shard = self.map.shard(hash);
         shard.end(hash, newest);
