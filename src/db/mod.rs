@@ -417,6 +417,8 @@ impl Drop for Inner {
 #[cfg(test)]
 mod life_tests;
 #[cfg(test)]
+mod opening_tests;
+#[cfg(test)]
 mod order_tests;
 #[cfg(test)]
 mod tests;

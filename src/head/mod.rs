@@ -314,14 +314,15 @@ impl Head {
         if env.fs.stat(dir)?.is_some() {
             snapshot::remove_leftovers(env.fs.as_ref(), dir)?;
         }
+        // Both, and whether the window is open or not: what is damaged was read all the same.
+        let wbl = dir.join(WBL_DIR);
         repair(env, &wal, &replayed.damage)?;
+        repair(env, &wbl, &replayed.damage)?;
         replayed.damage.extend(damage);
         head.log = Some(Log::open(env, &wal, log)?);
         // What is in there is to go some day, even if the window is closed now.
-        let wbl = dir.join(WBL_DIR);
         let looking = |error| Error::from(error).context(format_args!("looking at {}", wbl.display()));
         if options.out_of_order_window > 0 || env.fs.stat(&wbl).map_err(looking)?.is_some() {
-            repair(env, &wbl, &[])?;
             if let Err(error) = replayed.lost_markers.take_out(env, &wbl) {
                 // They say nothing to us.
                 tracing::warn!(%error, "taking markers of lost chunks out of the log");

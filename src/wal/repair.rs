@@ -29,7 +29,9 @@ pub(super) const DAMAGED_SUFFIX: &str = ".damaged";
 const UNSYNCED_SUFFIX: &str = ".unsynced";
 
 /// Mends what [`LogReader::finish`](super::LogReader::finish) reported of the log in `dir`, and removes what an
-/// interrupted repair or checkpoint left. For the log's owner, before [`Log::open`](super::Log::open).
+/// interrupted repair or checkpoint left there. Damage of what lies elsewhere is passed over: a log is mended only once its
+/// own leftovers are gone, which stand where the repair would write. For the log's owner, before
+/// [`Log::open`](super::Log::open).
 ///
 /// # Errors
 /// [`LogError::Io`]; what was mended until then stays mended.
@@ -38,7 +40,7 @@ pub fn repair(env: &Env, dir: &Path, damage: &[Damage]) -> Result<(), LogError> 
     remove_leftovers(fs, dir)?;
     rewrite_unsynced(fs, dir)?;
     let mut rewritten: Vec<&PathBuf> = Vec::new();
-    for Damage { path, kind, .. } in damage {
+    for Damage { path, kind, .. } in damage.iter().filter(|damage| damage.path.starts_with(dir)) {
         match kind {
             // Written again already, without its end.
             _ if rewritten.contains(&path) => {}
