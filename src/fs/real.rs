@@ -217,16 +217,24 @@ impl Executor for Threads {
     }
 
     fn join_all<'a>(&self, tasks: Vec<Box<dyn FnOnce() + Send + 'a>>) {
-        thread::scope(|scope| {
-            let mut tasks = tasks.into_iter();
-            let own = tasks.next();
-            for task in tasks {
-                scope.spawn(task);
-            }
-            // The caller works too: one thread fewer, and with one task none at all.
-            if let Some(task) = own {
+        // In slots of their own: a thread that cannot be made would take its task with it.
+        let tasks: Vec<_> = tasks.into_iter().map(|task| Mutex::new(Some(task))).collect();
+        let run = |slot: &Mutex<Option<Box<dyn FnOnce() + Send + 'a>>>| {
+            let task = slot.lock().take();
+            if let Some(task) = task {
                 task();
             }
+        };
+        let run = &run;
+        thread::scope(|scope| {
+            for slot in tasks.iter().skip(1) {
+                if thread::Builder::new().spawn_scoped(scope, move || run(slot)).is_err() {
+                    // The system has no more threads: those that there are, and the caller, do the work.
+                    break;
+                }
+            }
+            // The caller works too, and does what has no thread: one thread fewer, and with one task none at all.
+            tasks.iter().for_each(run);
         });
     }
 
