@@ -11,6 +11,7 @@ use narthex::testkit::{OpKind, PowerCut};
 use narthex::wal::record::{self, Record, RefSample};
 use narthex::wal::{
     Compression, Damage, DamageKind, Decompressor, Durability, Log, LogError, LogOptions, LogReader, repair,
+    write_checkpoint,
 };
 
 const PAGE: u64 = 32 * 1024;
@@ -202,4 +203,35 @@ fn an_interval_is_kept_by_whoever_comes_next() {
     machine.advance(second);
     commit(&log, 4).unwrap();
     assert_eq!(syncs(), before + 2, "a commit does it too");
+}
+
+#[test]
+fn segments_go_only_when_the_name_of_their_checkpoint_is_durable_though_its_sync_failed_once() {
+    let (env, machine) = Env::simulated(1);
+    let log = Log::open(&env, dir(), options(Durability::Sync)).unwrap();
+    for number in 1..=3 {
+        commit(&log, number).unwrap();
+        log.next_segment().unwrap();
+    }
+    machine.settle();
+    let (mut is_renamed, mut has_failed) = (false, false);
+    machine.fail_when(move |op| {
+        is_renamed |= op.kind == OpKind::Rename;
+        let fails = is_renamed && !has_failed && op.kind == OpKind::SyncDir && op.path == "/data/wal";
+        has_failed |= fails;
+        fails.then_some(std::io::ErrorKind::Other)
+    });
+    let checkpoint = || write_checkpoint(&env, dir(), 1, Compression::None, 0, |_| true);
+    checkpoint().unwrap_err();
+    let before = machine.ops();
+    checkpoint().unwrap();
+    log.truncate(2).unwrap();
+    let mut images = 0;
+    for point in machine.crash_points().filter(|point| point.ops >= before) {
+        for image in point.power_cut(&PowerCut::default()) {
+            images += 1;
+            assert_eq!(commits(&image.boot(2).0), (vec![1, 2, 3], Vec::new()), "{}", image.story());
+        }
+    }
+    assert!(images > 3, "{images}");
 }

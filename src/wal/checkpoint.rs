@@ -110,6 +110,8 @@ pub fn write_checkpoint(
     let fs = Arc::clone(&env.fs);
     let mut reader = LogReader::open_range(&fs, dir, to)?;
     if reader.checkpoint().is_some_and(|newest| newest >= to) {
+        // It may be there by a rename whose sync failed, and the caller is about to remove what it stands for.
+        fs.sync_dir(dir).map_err(LogError::io("sync", dir))?;
         return Ok(CheckpointStats::default());
     }
     let target = checkpoint_dir(dir, to);
