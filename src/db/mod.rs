@@ -342,7 +342,8 @@ impl Db {
     /// was acknowledged is in the log. Again, it does nothing.
     ///
     /// # Errors
-    /// `Io`, `Full`: the directory is given back all the same.
+    /// `Io`, `Full`: the directory is given back all the same, and commits fail from now on. What was acknowledged is
+    /// durable unless a sync failed.
     pub fn close(&self) -> Result<()> {
         self.inner.close()
     }
@@ -414,6 +415,8 @@ impl Drop for Inner {
     }
 }
 
+#[cfg(test)]
+mod closing_tests;
 #[cfg(test)]
 mod life_tests;
 #[cfg(test)]

@@ -530,21 +530,24 @@ impl Log {
     /// does nothing.
     ///
     /// # Errors
-    /// As [`Log::commit`].
+    /// As [`Log::commit`]: what was committed is durable all the same, unless the log was poisoned, and no more is taken.
     pub fn close(&self) -> Result<(), LogError> {
-        match self.commit(&[]) {
+        let written = match self.commit(&[]) {
             Err(LogError::Closed { .. }) => return Ok(()),
-            written => written?,
-        }
+            Err(error @ LogError::Poisoned { .. }) => return Err(error),
+            written => written,
+        };
         let mut writer = self.writer.lock();
         let mut frame = Vec::new();
         put_page_end(writer.filled, &mut frame);
         let batch = Batch { writer: &mut writer, frame: &mut frame, left: Vec::new() };
-        batch.finish(self, Ok(()))?;
-        // Who waits for the turn now has not been acknowledged, and finds the end.
+        let filled = batch.finish(self, Ok(()));
+        // Also when nothing could be written any more: the directory is given back, and a commit that succeeded from now on
+        // would stand beside those of the next owner. Who waits for the turn has not been acknowledged, and finds the end.
         self.end(LogError::Closed { dir: self.dir.clone() });
         drop(writer);
-        self.sync_now()
+        let synced = self.sync_now();
+        written.and(filled).and(synced)
     }
 
     /// Whether anything can still be written.
