@@ -235,3 +235,23 @@ fn segments_go_only_when_the_name_of_their_checkpoint_is_durable_though_its_sync
     }
     assert!(images > 3, "{images}");
 }
+
+#[test]
+fn a_segment_that_a_failed_commit_had_begun_does_not_come_back() {
+    let (env, machine) = Env::simulated(1);
+    let log = Log::open(&env, dir(), options(Durability::Sync)).unwrap();
+    // The next one of this size goes over into another segment.
+    commit(&log, 3).unwrap();
+    machine.fail_when(|op| {
+        (op.kind == OpKind::Append && op.path.ends_with("00000001")).then_some(std::io::ErrorKind::StorageFull)
+    });
+    commit(&log, 6).unwrap_err();
+    machine.heal();
+    commit(&log, 1).unwrap();
+    assert_eq!(log.position().0, 0);
+    for image in machine.now().power_cut(&PowerCut::default()) {
+        let (env, _) = image.boot(2);
+        assert!(env.fs.stat(&dir().join("00000001")).unwrap().is_none(), "{}", image.story());
+        assert_eq!(commits(&env).0, [3, 1], "{}", image.story());
+    }
+}

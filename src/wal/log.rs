@@ -675,12 +675,17 @@ impl<'a> Batch<'a> {
 
     /// Cuts the first segment back to where it was and removes those that were begun.
     fn undo(&mut self, log: &Log) -> Result<(), LogError> {
+        let has_begun = !self.left.is_empty();
         while let Some((segment, mut file, filled)) = self.left.pop() {
             let path = segment_path(&log.dir, segment + 1);
             log.fs.remove_file(&path).map_err(LogError::io("remove", &path))?;
             std::mem::swap(&mut self.writer.file, &mut file);
             self.writer.segment = segment;
             self.writer.filled = filled;
+        }
+        if has_begun {
+            // Else one could come back in a power cut, behind what is acknowledged from now on, with what was not.
+            log.fs.sync_dir(&log.dir).map_err(LogError::io("sync", &log.dir))?;
         }
         let path = segment_path(&log.dir, self.writer.segment);
         self.writer.file.set_len(self.writer.filled).map_err(LogError::io("cut back", &path))?;
