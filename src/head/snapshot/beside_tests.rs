@@ -11,17 +11,17 @@ use crate::head::{CHUNKS_HEAD_DIR, Head, HeadOptions, Replayed, WAL_DIR};
 use crate::model::{Labels, TimeRange};
 use crate::wal::LogOptions;
 
-const DIR: &str = "/data";
+pub(super) const DIR: &str = "/data";
 
 fn options() -> HeadOptions {
     HeadOptions { future_bound: None, chunk_range: 1000, ..HeadOptions::default() }
 }
 
-fn open(env: &Env) -> (Arc<Head>, Replayed) {
+pub(super) fn open(env: &Env) -> (Arc<Head>, Replayed) {
     Head::open(env, Path::new(DIR), options(), LogOptions::default(), i64::MIN).unwrap()
 }
 
-fn commit(head: &Arc<Head>, names: &[&str], times: std::ops::Range<i64>) {
+pub(super) fn commit(head: &Arc<Head>, names: &[&str], times: std::ops::Range<i64>) {
     let mut appender = head.appender();
     for t in times.step_by(10) {
         for name in names {
@@ -32,7 +32,7 @@ fn commit(head: &Arc<Head>, names: &[&str], times: std::ops::Range<i64>) {
 }
 
 /// All samples: the series' name and the time.
-fn read(head: &Arc<Head>) -> BTreeSet<(String, i64)> {
+pub(super) fn read(head: &Arc<Head>) -> BTreeSet<(String, i64)> {
     let reader = head.reader(TimeRange::ALL);
     let mut found = BTreeSet::new();
     for (id, labels) in reader.select(&[]).unwrap() {
@@ -48,7 +48,7 @@ fn read(head: &Arc<Head>) -> BTreeSet<(String, i64)> {
 }
 
 /// Not all samples, if they differ: there are many.
-fn check(head: &Arc<Head>, all: &BTreeSet<(String, i64)>, story: &str) {
+pub(super) fn check(head: &Arc<Head>, all: &BTreeSet<(String, i64)>, story: &str) {
     let found = read(head);
     let different: Vec<_> = all.symmetric_difference(&found).take(5).collect();
     assert!(different.is_empty(), "{story}: {} of {}: {different:?}", found.len(), all.len());
@@ -75,7 +75,7 @@ fn filled() -> (SimHandle, BTreeSet<(String, i64)>) {
 }
 
 /// As Prometheus leaves a snapshot: without the file that says what `chunks_head` had.
-fn make_foreign(fs: &dyn Fs) {
+pub(super) fn make_foreign(fs: &dyn Fs) {
     let position = super::list_snapshots(fs, Path::new(DIR)).unwrap().pop().unwrap();
     fs.remove_file(&position.path(Path::new(DIR)).join(super::extra::FILE)).unwrap();
 }

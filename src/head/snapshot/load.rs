@@ -92,7 +92,8 @@ impl Head {
                 return Err(corrupt(format!("not all is there that file {number} of head chunks had")));
             }
         }
-        let mut reader = LogReader::open(&env.fs, &path)?;
+        // From its first segment: what is missing in front is missing, too.
+        let mut reader = LogReader::open_from(&env.fs, &path, 0, 0)?;
         let tasks = env.executor.parallelism();
         let mut runs: Vec<Run> = (0..tasks).map(|_| Run::default()).collect();
         let found = Mutex::new(Found::default());
@@ -133,6 +134,13 @@ impl Head {
             return Err(Error::new(ErrorKind::Corrupt, damage.to_string()));
         }
         let Found { mut series, chunks_mapped, others, .. } = found.into_inner();
+        // Behind all series, whoever wrote it, and whether something is deleted or not. The end of a file says nothing: one
+        // that is cut between two records looks whole.
+        if !others.iter().any(|other| matches!(other, Record::Tombstones(_))) {
+            return Err(corrupt(
+                "the snapshot ends before its record of deletions, which stands behind all series".to_owned(),
+            ));
+        }
         series.sort_unstable_by_key(|(reference, ..)| *reference);
         let mut deleted = Vec::new();
         for other in others {

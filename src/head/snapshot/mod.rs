@@ -159,4 +159,6 @@ impl From<SnapshotError> for Error {
 #[cfg(test)]
 mod beside_tests;
 #[cfg(test)]
+mod cut_tests;
+#[cfg(test)]
 mod tests;
