@@ -75,6 +75,20 @@ fn a_snapshot_without_its_segments_is_refused_and_nothing_is_lost() {
 }
 
 #[test]
+fn a_snapshot_with_fewer_records_than_were_written_is_refused_and_nothing_is_lost() {
+    let (image, all, snapshot) = filled();
+    let (env, _machine) = image.boot(1);
+    // As two segments, the first of which was cut.
+    let (first, second) = (snapshot.join("00000000"), snapshot.join("00000001"));
+    let tail = env.fs.read(&first).unwrap().split_off(boundaries(&env, &snapshot)[4]);
+    env.fs.open_append(&first).unwrap().set_len(0).unwrap();
+    env.fs.create(&second).unwrap().append(&tail).unwrap();
+    let (head, replayed) = open(&env);
+    assert!(replayed.snapshot_refused.is_some());
+    check(&head, &all, "a first segment that is empty");
+}
+
+#[test]
 fn snapshots_of_prometheus_have_a_record_of_deletions_behind_all_series() {
     for dir in [
         "prometheus-3.14/xor-wal-snappy/closed/chunk_snapshot.000004.0000032768",

@@ -1,8 +1,9 @@
 //! What the log says and a snapshot's records have no place for: the file `narthex` in its directory.
 //!
 //! ```text
-//! magic "NTHX"  version 3  body  CRC-32C of version and body
+//! magic "NTHX"  version 4  body  CRC-32C of version and body
 //! body   be64 last number given to a series
+//!        uvarint n: records of the snapshot                                not before version 4
 //!        uvarint n, (uvarint number, uvarint end, be32 last sum, varint t)*n
 //!                                                                         the files of `chunks_head`
 //!        varint t: all before was deleted, or is in blocks                not in version 1
@@ -24,8 +25,10 @@ use crate::model::{Metadata, MetricType};
 /// The file's name: no number, so that no reader of logs takes it for a segment.
 pub(super) const FILE: &str = "narthex";
 const MAGIC: &[u8] = b"NTHX";
-const VERSION: u8 = 3;
-/// Of those that say of the files in `chunks_head` where the last one ended, alone.
+const VERSION: u8 = 4;
+/// Of those that do not say how many records there are.
+const VERSION_3: u8 = 3;
+/// Of those that, besides, say of the files in `chunks_head` where the last one ended, alone.
 const VERSION_2: u8 = 2;
 /// Of those that do not say what was deleted, either.
 const VERSION_1: u8 = 1;
@@ -35,6 +38,8 @@ const VERSION_1: u8 = 1;
 pub(crate) struct Extra {
     /// The last number given to a series.
     pub(crate) last_reference: u64,
+    /// How many records the snapshot has; `None`: not known. Between segments of which one was cut nothing else tells.
+    pub(crate) records: Option<u64>,
     /// How far the files in `chunks_head` had got: what they had must be there.
     pub(crate) files: Vec<FileThen>,
     /// Nothing is left of what was before, but for what blocks have; `i64::MIN`: blocks say up to where they have all.
@@ -64,6 +69,7 @@ impl Extra {
         let mut bytes = MAGIC.to_vec();
         bytes.push(VERSION);
         put_be_u64(&mut bytes, self.last_reference);
+        put_uvarint(&mut bytes, self.records.unwrap_or(0));
         put_uvarint(&mut bytes, self.files.len() as u64);
         for file in &self.files {
             put_uvarint(&mut bytes, u64::from(file.number));
@@ -102,7 +108,7 @@ impl Extra {
             return Err(invalid(bytes.len() - sum.len(), "wrong sum"));
         }
         match summed.split_first() {
-            Some((&version @ (VERSION_1 | VERSION_2 | VERSION), body)) => Self::parse_body(version, body),
+            Some((&version @ (VERSION_1 | VERSION_2 | VERSION_3 | VERSION), body)) => Self::parse_body(version, body),
             _ => Err(invalid(MAGIC.len(), "unknown version")),
         }
     }
@@ -116,6 +122,7 @@ impl Extra {
         let mut reader = Reader::new(body);
         let mut extra = Self {
             last_reference: reader.be_u64().map_err(read)?,
+            records: (version == VERSION).then(|| reader.uvarint()).transpose().map_err(read)?,
             files: parse_files(version, &mut reader)?,
             emptied: if version == VERSION_1 { i64::MIN } else { reader.varint().map_err(read)? },
             gone: Vec::new(),
@@ -148,7 +155,7 @@ impl Extra {
 
 fn parse_files(version: u8, reader: &mut Reader<'_>) -> Result<Vec<FileThen>, SnapshotError> {
     let read = |source| SnapshotError::Read { record: FILE, source };
-    if version != VERSION {
+    if matches!(version, VERSION_1 | VERSION_2) {
         let place = reader.be_u64().map_err(read)?;
         let last = FileThen { number: (place >> 32) as u32, end: place & 0xffff_ffff, sum: None, newest: i64::MAX };
         return Ok(if place == 0 { Vec::new() } else { vec![last] });

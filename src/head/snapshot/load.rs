@@ -141,6 +141,10 @@ impl Head {
                 "the snapshot ends before its record of deletions, which stands behind all series".to_owned(),
             ));
         }
+        let (read, written) = ((series.len() + others.len()) as u64, extra.as_ref().and_then(|extra| extra.records));
+        if let Some(written) = written.filter(|written| *written != read) {
+            return Err(corrupt(format!("the snapshot has {read} records of {written}")));
+        }
         series.sort_unstable_by_key(|(reference, ..)| *reference);
         let mut deleted = Vec::new();
         for other in others {

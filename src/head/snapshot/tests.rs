@@ -114,6 +114,7 @@ fn what_no_writer_can_have_written_is_refused() {
 fn a_file_of_the_first_version_says_nothing_of_what_was_deleted_and_of_chunks_where_they_ended() {
     let extra = Extra {
         last_reference: 7,
+        records: Some(3),
         files: vec![FileThen { number: 2, end: 1 << 20, sum: Some(77), newest: -5 }],
         emptied: 1000,
         gone: Vec::new(),
@@ -126,7 +127,7 @@ fn a_file_of_the_first_version_says_nothing_of_what_was_deleted_and_of_chunks_wh
     let sum = crc32c(&first[4..]);
     first.extend(sum.to_be_bytes());
     let last = FileThen { number: 3, end: 9, sum: None, newest: i64::MAX };
-    assert_eq!(Extra::parse(&first), Ok(Extra { emptied: i64::MIN, files: vec![last], ..extra }));
+    assert_eq!(Extra::parse(&first), Ok(Extra { emptied: i64::MIN, files: vec![last], records: None, ..extra }));
 }
 
 proptest! {

@@ -79,7 +79,8 @@ impl Head {
     fn put_into(&self, dir: &Path) -> Result<()> {
         let compression = self.log.as_ref().map(|log| log.options().compression).unwrap_or_default();
         let options = LogOptions { compression, durability: Durability::Never, ..LogOptions::default() };
-        let mut records = Records { log: Log::open(&self.env, dir, options)?, buffer: RecordBuffer::default() };
+        let mut records =
+            Records { log: Log::open(&self.env, dir, options)?, buffer: RecordBuffer::default(), count: 0 };
         let mut full: Vec<u32> = Vec::new();
         for id in 0..self.slots.end() {
             if !self.put_one(id, &mut records)? {
@@ -125,7 +126,7 @@ impl Head {
         records.log.close()?;
         let path = dir.join(FILE);
         let mut file = self.env.fs.create(&path)?;
-        file.append(&self.extra()?.to_bytes())?;
+        file.append(&self.extra(records.count)?.to_bytes())?;
         file.sync()?;
         Ok(())
     }
@@ -152,7 +153,8 @@ impl Head {
         Ok(true)
     }
 
-    fn extra(&self) -> Result<Extra> {
+    /// What stands beside so many records.
+    fn extra(&self, records: u64) -> Result<Extra> {
         let gone: Vec<_> = self.gone.lock().iter().collect();
         let mut gone: Vec<GoneNumber> = gone
             .into_iter()
@@ -164,6 +166,7 @@ impl Head {
         gone.sort_unstable();
         Ok(Extra {
             last_reference: self.last_reference.load(Ordering::Acquire),
+            records: Some(records),
             files: self.mapped.as_ref().map_or(Ok(Vec::new()), MappedChunks::files_now)?,
             emptied: self.emptied.load(Ordering::Acquire),
             gone,
@@ -205,12 +208,15 @@ impl SnapshotPosition {
 struct Records {
     log: Log,
     buffer: RecordBuffer,
+    /// Those that were ended.
+    count: u64,
 }
 
 impl Records {
     /// Ends a record.
     fn end(&mut self) -> Result<(), LogError> {
         self.buffer.end();
+        self.count += 1;
         if self.buffer.len() > BATCH { self.buffer.write_to(&self.log) } else { Ok(()) }
     }
 }

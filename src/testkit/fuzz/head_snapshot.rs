@@ -6,11 +6,11 @@ use crate::model::LabelsBuilder;
 
 /// Decodes `data` as a record of a snapshot, and the chunk in it; and as what stands in the file beside.
 pub fn head_snapshot(data: &[u8]) {
-    for version in 1..=2 {
+    for version in 1..=3 {
         // Not written any more.
         let _ = Extra::parse_body(version, data);
     }
-    if let Ok(extra) = Extra::parse_body(3, data) {
+    if let Ok(extra) = Extra::parse_body(4, data) {
         assert_eq!(Extra::parse(&extra.to_bytes()), Ok(extra), "the file beside");
     }
     let mut labels = LabelsBuilder::new();
