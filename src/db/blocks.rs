@@ -10,9 +10,9 @@ use parking_lot::RwLock;
 use super::Retention;
 use super::retention::{Kept, expired};
 use super::unwanted::Unwanted;
-use crate::block::{Block, BlockMeta, BlockRead, CREATING, DELETING, HINT_OUT_OF_ORDER, Tombstones, Ulid};
+use crate::block::{Block, BlockError, BlockMeta, BlockRead, CREATING, DELETING, HINT_OUT_OF_ORDER, Tombstones, Ulid};
 use crate::codec::FixedSet;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{DirEntry, Env, Fs};
 use crate::head::Head;
 use crate::index::ChunkMeta;
@@ -42,6 +42,17 @@ impl fmt::Debug for dyn BlockGuard {
     }
 }
 
+/// Whether a block that was answered with `error` may be as it was written, and be read the next time.
+fn is_passing(error: &Error) -> bool {
+    use io::ErrorKind::{IsADirectory, NotADirectory, NotFound};
+    match error.downcast_ref::<BlockError>() {
+        // Another attempt would miss the same file.
+        Some(BlockError::Io { source, .. }) => !matches!(source.kind(), NotFound | NotADirectory | IsADirectory),
+        Some(_) => false,
+        None => matches!(error.kind(), ErrorKind::Io | ErrorKind::Full),
+    }
+}
+
 /// Makes an error say what was tried with which path.
 fn failed<'a>(what: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> Error + 'a {
     move |error| Error::from(error).context(format_args!("{what} {}", path.display()))
@@ -52,6 +63,8 @@ fn failed<'a>(what: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> Error 
 struct Found {
     blocks: Vec<Arc<Block>>,
     quarantined: Vec<Quarantined>,
+    /// Why some of those could not be read this time, though nothing may be wrong with them.
+    passing: Vec<(Ulid, Error)>,
     /// Blocks that are served and not there.
     vanished: Vec<Quarantined>,
     /// Blocks of which nothing is left, and those that others replace; whether these can be read does not matter.
@@ -170,13 +183,34 @@ fn keep_first_writes(blocks: &[Arc<Block>], late: Option<TimeRange>, drop: &mut 
 }
 
 impl Blocks {
-    /// Opens the blocks in `dir`; writes nothing. `guard` is asked before one is dropped.
+    /// Opens the blocks in `dir` for their owner; writes nothing. `guard` is asked before one is dropped.
+    ///
+    /// # Errors
+    /// `Io`, `Full`, also for a block that could not be read this time. Set aside, it would not say up to where the log is not
+    /// needed: what the log still has of its span would be taken for new, with what was deleted in the block since.
     pub(super) fn open(env: &Env, dir: &Path, guard: Option<Arc<dyn BlockGuard>>) -> Result<Self> {
+        let (blocks, passing) = Self::open_what_can_be_read(env, dir, guard)?;
+        match passing.into_iter().next() {
+            Some((_, error)) => Err(error),
+            None => Ok(blocks),
+        }
+    }
+
+    /// Opens the blocks in `dir` for somebody who only reads: what cannot be read is set aside.
+    pub(super) fn open_read_only(env: &Env, dir: &Path) -> Result<Self> {
+        Self::open_what_can_be_read(env, dir, None).map(|(blocks, _)| blocks)
+    }
+
+    fn open_what_can_be_read(
+        env: &Env,
+        dir: &Path,
+        guard: Option<Arc<dyn BlockGuard>>,
+    ) -> Result<(Self, Vec<(Ulid, Error)>)> {
         let unwanted = Unwanted::new(env, dir);
         let blocks = Self { env: env.clone(), dir: dir.to_owned(), current: RwLock::default(), unwanted, guard };
         let found = blocks.look()?;
         blocks.serve(found.blocks, found.quarantined, found.vanished);
-        Ok(blocks)
+        Ok((blocks, found.passing))
     }
 
     /// The blocks that are served now, by the time where they begin.
@@ -290,7 +324,7 @@ impl Blocks {
     /// dropped, and whether something waits until what came late to `head` is in a block.
     pub(super) fn reload(&self, retention: Retention, other_bytes: u64, head: &Head) -> Result<(Vec<Ulid>, bool)> {
         let mut result = self.unwanted.finish();
-        let Found { mut blocks, quarantined, vanished, mut obsolete, replacing } = self.look()?;
+        let Found { mut blocks, quarantined, vanished, mut obsolete, replacing, .. } = self.look()?;
         let kept = |block: &Arc<Block>| {
             let meta = block.meta();
             // What came late is cut when it has to be, into spans that may end after the newest sample: counted from there,
@@ -407,7 +441,13 @@ impl Blocks {
             }
             match Block::open(self.env.fs.as_ref(), &path) {
                 Ok(block) => found.blocks.push(Arc::new(block)),
-                Err(error) => found.quarantined.push(Quarantined { path, reason: error.to_string() }),
+                Err(error) => {
+                    let reason = error.to_string();
+                    if is_passing(&error) {
+                        found.passing.push((ulid, error.context(format_args!("block {}", path.display()))));
+                    }
+                    found.quarantined.push(Quarantined { path, reason });
+                }
             }
         }
         let reason = "it was removed while the database was open, and not by it";
@@ -418,6 +458,8 @@ impl Blocks {
         let parents = leave_the_newest(&mut found.blocks);
         let is_parent = |name: &str| Ulid::from_string(name).is_ok_and(|ulid| parents.contains(&ulid));
         found.quarantined.retain(|q| !q.path.file_name().and_then(|name| name.to_str()).is_some_and(is_parent));
+        // What others replace is not needed, whether it can be read or not.
+        found.passing.retain(|(ulid, _)| !parents.contains(ulid));
         found.obsolete = parents.into_iter().filter(|ulid| there.contains(ulid) && !unwanted.contains(ulid)).collect();
         let newest = complete_until(&found.blocks);
         found.blocks.retain(|block| {

@@ -110,8 +110,8 @@ impl Db {
     /// Opens the database in `dir` on this machine, creating it if it is not there.
     ///
     /// # Errors
-    /// `Locked` if another process has it; `Unsupported` or `InvalidInput` for options; `Io`, `Full`. Damage is no
-    /// error: see [`Status`].
+    /// `Locked` if another process has it; `Unsupported` or `InvalidInput` for options; `Io`, `Full`, also if the system
+    /// would not let a block be read. Damage is no error: see [`Status`].
     pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Self> {
         Self::open_with(&Env::real(), dir.as_ref(), options)
     }

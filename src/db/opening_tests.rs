@@ -2,10 +2,11 @@
 
 use std::io;
 
-use super::tests::{Content, HOUR, START, content, dir, fill, machine, options, series};
+use super::tests::{Content, HOUR, START, blocks, content, dir, expected, fill, machine, open, options, series};
 use super::*;
 use crate::fs::Env;
-use crate::fs::sim::{Image, PowerCut};
+use crate::fs::sim::{Image, Op, OpKind, PowerCut};
+use crate::model::MatchOp;
 
 /// Changes a byte of a file.
 fn damage(env: &Env, path: &Path, at: usize) {
@@ -78,4 +79,74 @@ fn mending_the_log_of_late_samples_may_be_interrupted_anywhere() {
         }
     }
     assert!(images > 50, "{images}");
+}
+
+/// Blocks, and something deleted in the newest one: what is left.
+fn with_something_deleted() -> (crate::fs::sim::SimHandle, PathBuf, Content) {
+    let (env, machine) = machine();
+    let db = open(&env);
+    fill(&db, 0..8);
+    db.maintain().unwrap();
+    assert_eq!(blocks(&db).last(), Some(&(4, 6)));
+    let newest = db.inner.blocks.all().last().unwrap().dir().to_owned();
+    let matcher = Matcher::new(MatchOp::Equal, "n", "1").unwrap();
+    let deleted = TimeRange::new(START + 4 * HOUR, START + 6 * HOUR - 1);
+    assert_eq!(db.delete(deleted, &[matcher]).unwrap(), 1);
+    let left = content(&db.source());
+    assert!(left[1].1.len() < expected(0..8)[1].1.len());
+    (machine, newest, left)
+}
+
+#[test]
+fn an_opening_that_cannot_read_a_block_this_time_fails_and_brings_nothing_back_that_was_deleted() {
+    for (kind, file, error) in [
+        (OpKind::Map, "/index", io::ErrorKind::PermissionDenied),
+        (OpKind::Map, "/chunks/000001", io::ErrorKind::OutOfMemory),
+        (OpKind::Read, "/meta.json", io::ErrorKind::Other),
+        (OpKind::Read, "/tombstones", io::ErrorKind::Other),
+    ] {
+        let (machine, newest, left) = with_something_deleted();
+        let env = machine.kill();
+        let path = newest.display().to_string() + file;
+        let is_it = move |op: &Op| op.kind == kind && op.path == path;
+        let mut failed = false;
+        machine.fail_when(move |op| {
+            let fails = !failed && is_it(op);
+            failed |= fails;
+            fails.then_some(error)
+        });
+        let refused = Db::open_with(&env, dir(), options()).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Io, "{file}");
+        assert!(refused.to_string().contains(&newest.display().to_string()), "{refused}");
+        machine.heal();
+        let db = open(&env);
+        assert_eq!(content(&db.source()), left, "{file}");
+        db.maintain().unwrap();
+        assert_eq!(content(&open(&machine.kill()).source()), left, "{file}");
+    }
+}
+
+#[test]
+fn a_block_without_one_of_its_files_is_set_aside_and_the_rest_is_opened() {
+    for file in ["index", "meta.json", "chunks/000001", "chunks"] {
+        let (machine, newest, _) = with_something_deleted();
+        let env = machine.kill();
+        match file {
+            "chunks" => env.fs.remove_dir_all(&newest.join(file)).unwrap(),
+            _ => env.fs.remove_file(&newest.join(file)).unwrap(),
+        }
+        let db = open(&env);
+        assert_eq!(blocks(&db), [(0, 2), (2, 4)], "{file}");
+        assert_eq!(db.inner.blocks.quarantined().len(), 1, "{file}");
+    }
+}
+
+#[test]
+fn who_only_reads_sets_aside_what_cannot_be_read_this_time() {
+    let (machine, newest, _) = with_something_deleted();
+    let env = machine.kill();
+    let path = newest.display().to_string() + "/index";
+    machine.fail_when(move |op| (op.path == path).then_some(io::ErrorKind::Other));
+    let reader = ReadOnlyDb::open_with(&env, dir()).unwrap();
+    assert_eq!(reader.source().blocks().len(), 2);
 }

@@ -70,7 +70,7 @@ impl ReadOnlyDb {
     }
 
     fn read(env: &Env, dir: &Path, options: HeadOptions) -> Result<Self> {
-        let blocks = Blocks::open(env, dir, None)?;
+        let blocks = Blocks::open_read_only(env, dir)?;
         let downsampled = Downsampled::open(env, dir)?;
         let floor = blocks.complete_until().unwrap_or(i64::MIN);
         let (head, mut replayed) = Head::open_read_only(env, dir, options, floor)?;
