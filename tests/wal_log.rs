@@ -268,6 +268,63 @@ fn a_checkpoint_stands_for_what_is_still_wanted_of_the_segments_before_it() {
     assert_eq!(times, expected.collect::<Vec<_>>());
 }
 
+/// Two segments, and a checkpoint of the first one, which is gone.
+fn with_checkpoint(name: &str) -> PathBuf {
+    let (dir, env) = (fresh_dir(name), Env::real());
+    let log = Log::open(&env, &dir, options()).unwrap();
+    log.commit(&[&samples(1, 0, 10)]).unwrap();
+    log.next_segment().unwrap();
+    log.commit(&[&samples(2, 0, 10)]).unwrap();
+    write_checkpoint(&env, &dir, 0, Compression::None, 0, |_| true).unwrap();
+    log.truncate(1).unwrap();
+    dir
+}
+
+#[test]
+fn a_checkpoint_is_read_and_removed_under_the_name_that_it_has() {
+    let (dir, fs) = (with_checkpoint("old-checkpoint"), Env::real().fs);
+    // As older versions of Prometheus named them.
+    let old = dir.join("checkpoint.000000");
+    fs.rename(&dir.join("checkpoint.00000000"), &old).unwrap();
+    assert_eq!(read(&dir), (vec![samples(1, 0, 10), samples(2, 0, 10)], Vec::new()));
+    remove_checkpoints(fs.as_ref(), &dir, 1).unwrap();
+    assert!(fs.stat(&old).unwrap().is_none());
+}
+
+#[test]
+fn a_checkpoint_without_segments_is_reported() {
+    let (dir, fs) = (with_checkpoint("empty-checkpoint"), Env::real().fs);
+    let checkpoint = dir.join("checkpoint.00000000");
+    fs.remove_file(&checkpoint.join("00000000")).unwrap();
+    let (back, damage) = read(&dir);
+    assert_eq!(back, [samples(2, 0, 10)]);
+    assert_eq!(
+        damage.iter().map(|d| (d.kind, d.path.as_path())).collect::<Vec<_>>(),
+        [(DamageKind::Missing, &*checkpoint)]
+    );
+}
+
+#[test]
+fn a_file_whose_name_no_writer_gives_to_a_segment_is_none() {
+    let (dir, env) = (fresh_dir("strays"), Env::real());
+    Log::open(&env, &dir, options()).unwrap().commit(&[&samples(1, 0, 10)]).unwrap();
+    for stray in ["1", "000001", "18446744073709551615"] {
+        drop(env.fs.create(&dir.join(stray)).unwrap());
+    }
+    assert_eq!(read(&dir), (vec![samples(1, 0, 10)], Vec::new()));
+    let log = Log::open(&env, &dir, options()).unwrap();
+    assert_eq!(log.segments().unwrap(), (0, 1));
+}
+
+#[test]
+fn a_log_whose_numbers_are_used_up_is_not_opened_for_writing() {
+    let (dir, env) = (fresh_dir("last-number"), Env::real());
+    env.fs.create_dir_all(&dir).unwrap();
+    drop(env.fs.create(&dir.join(i64::MAX.to_string())).unwrap());
+    let error = Log::open(&env, &dir, options()).unwrap_err();
+    assert!(error.to_string().contains("no more numbers"), "{error}");
+}
+
 #[test]
 fn a_checkpoint_stands_for_what_can_be_read_where_a_segment_is_missing_or_a_record_says_nothing() {
     let dir = fresh_dir("holey-checkpoint");

@@ -18,6 +18,7 @@ use crate::model::{Exemplar, Metadata};
 use super::record::{
     self, RecordError, RecordType, RefExemplar, RefFloatHistogram, RefHistogram, RefMetadata, RefSample, RefTombstone,
 };
+use super::segment::number;
 use super::{
     Compression, Damage, DamageKind, Decompressor, Durability, Log, LogError, LogOptions, LogReader, RecordBuffer,
 };
@@ -75,19 +76,23 @@ pub fn checkpoint_dir(dir: &Path, index: u64) -> PathBuf {
 /// # Errors
 /// The operating system's.
 pub fn list_checkpoints(fs: &dyn Fs, dir: &Path) -> io::Result<Vec<u64>> {
+    Ok(find_checkpoints(fs, dir)?.into_iter().map(|(index, _)| index).collect())
+}
+
+/// The finished checkpoints in `dir`, by number, and where they lie: old versions of Prometheus wrote six digits.
+pub(super) fn find_checkpoints(fs: &dyn Fs, dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     let entries = match fs.list(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
-    let index = |name: &str| {
-        let digits = name.strip_prefix(PREFIX)?;
-        digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
-    };
     let dirs = entries.iter().filter(|entry| entry.is_dir);
-    let mut indexes: Vec<u64> = dirs.filter_map(|entry| index(&entry.name)).collect();
-    indexes.sort_unstable();
-    Ok(indexes)
+    let index = |name: &str| number(name.strip_prefix(PREFIX)?);
+    let mut found: Vec<(u64, PathBuf)> =
+        dirs.filter_map(|entry| Some((index(&entry.name)?, dir.join(&entry.name)))).collect();
+    // Of two with the same number the one that is written now comes last.
+    found.sort_by_key(|(index, path)| (*index, *path == checkpoint_dir(dir, *index)));
+    Ok(found)
 }
 
 /// Writes the checkpoint that stands for the newest one and the segments up to `to`, of the log in `dir`: series,
@@ -155,9 +160,8 @@ pub fn write_checkpoint(
 /// # Errors
 /// [`LogError::Io`].
 pub fn remove_checkpoints(fs: &dyn Fs, dir: &Path, before: u64) -> Result<(), LogError> {
-    let checkpoints = list_checkpoints(fs, dir).map_err(LogError::io("list", dir))?;
-    for index in checkpoints.into_iter().filter(|index| *index < before) {
-        let path = checkpoint_dir(dir, index);
+    let checkpoints = find_checkpoints(fs, dir).map_err(LogError::io("list", dir))?;
+    for (_, path) in checkpoints.into_iter().filter(|(index, _)| *index < before) {
         fs.remove_dir_all(&path).map_err(LogError::io("remove", &path))?;
     }
     Ok(())

@@ -25,7 +25,7 @@ use super::compression::Compressor;
 use super::new_series::NewSeries;
 use super::repair::{DAMAGED_SUFFIX, mark_unsynced};
 use super::segment::{
-    DEFAULT_SEGMENT_SIZE, PAGE_SIZE, has_room, list_segments, put_page_end, put_record, segment_path,
+    DEFAULT_SEGMENT_SIZE, LAST_NUMBER, PAGE_SIZE, has_room, list_segments, put_page_end, put_record, segment_path,
 };
 
 /// What an acknowledged commit survives. All of them survive the process's death.
@@ -704,6 +704,11 @@ type WriterAndSync = (Box<dyn File>, Box<dyn File>);
 /// A new segment, its name durable.
 fn create_segment(fs: &dyn Fs, dir: &Path, index: u64) -> Result<WriterAndSync, LogError> {
     let path = segment_path(dir, index);
+    if index > LAST_NUMBER {
+        // Nobody would take it for a segment.
+        let reason = "there are no more numbers for segments";
+        return Err(LogError::io("create", &path)(io::Error::new(io::ErrorKind::InvalidData, reason)));
+    }
     let file = fs.create(&path).map_err(LogError::io("create", &path))?;
     let second =
         fs.open_append(&path).and_then(|second| fs.sync_dir(dir).map(|()| second)).map_err(LogError::io("open", &path));

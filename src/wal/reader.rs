@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::fs::Fs;
 
-use super::checkpoint::{checkpoint_dir, list_checkpoints};
+use super::checkpoint::find_checkpoints;
 use super::segment::{list_segments, segment_path};
 use super::segment_reader::SegmentReader;
 use super::{Compression, Decompressor, LogError};
@@ -88,7 +88,8 @@ pub struct LogReader {
     dir: PathBuf,
     /// Directory, whether it is the log itself, number: what is still to be read, last first.
     segments: Vec<(bool, u64)>,
-    checkpoint: Option<u64>,
+    /// Its number, and where it lies.
+    checkpoint: Option<(u64, PathBuf)>,
     current: Option<(PathBuf, bool, u64, SegmentReader)>,
     damage: Vec<Damage>,
     last_segment: Option<u64>,
@@ -116,14 +117,19 @@ impl LogReader {
     /// # Errors
     /// [`LogError::Io`].
     pub(super) fn open_range(fs: &Arc<dyn Fs>, dir: &Path, last: u64) -> Result<Self, LogError> {
-        let checkpoint = list_checkpoints(fs.as_ref(), dir).map_err(LogError::io("list", dir))?.pop();
+        let checkpoint = find_checkpoints(fs.as_ref(), dir).map_err(LogError::io("list", dir))?.pop();
         let mut damage = Vec::new();
         let mut to_read = Vec::new();
         let mut expected = None;
-        if let Some(index) = checkpoint {
-            let dir = checkpoint_dir(dir, index);
-            let segments = list_segments(fs.as_ref(), &dir).map_err(LogError::io("list", &dir))?;
-            note_gaps(&dir, false, &segments, Some(0), &mut damage);
+        if let Some((index, dir)) = &checkpoint {
+            let segments = list_segments(fs.as_ref(), dir).map_err(LogError::io("list", dir))?;
+            note_gaps(dir, false, &segments, Some(0), &mut damage);
+            if segments.is_empty() {
+                // Whoever writes a checkpoint begins its first segment, also if it keeps nothing.
+                let at = Position { in_log: false, segment: 0, offset: 0 };
+                let reason = "the checkpoint has no segment".to_owned();
+                damage.push(Damage { path: dir.clone(), at, kind: DamageKind::Missing, reason });
+            }
             to_read.extend(segments.into_iter().map(|index| (false, index)));
             expected = Some(index + 1);
         }
@@ -165,7 +171,7 @@ impl LogReader {
     /// The number of the checkpoint that is read first, if there is one: it stands for the segments up to that number.
     #[must_use]
     pub fn checkpoint(&self) -> Option<u64> {
-        self.checkpoint
+        self.checkpoint.as_ref().map(|(index, _)| *index)
     }
 
     /// The number of the last segment, if there is one.
@@ -242,8 +248,8 @@ impl LogReader {
     }
 
     fn path(&self, in_log: bool, segment: u64) -> PathBuf {
-        match self.checkpoint.filter(|_| !in_log) {
-            Some(checkpoint) => segment_path(&checkpoint_dir(&self.dir, checkpoint), segment),
+        match self.checkpoint.as_ref().filter(|_| !in_log) {
+            Some((_, checkpoint)) => segment_path(checkpoint, segment),
             None => segment_path(&self.dir, segment),
         }
     }

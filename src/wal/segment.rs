@@ -28,11 +28,15 @@ pub(super) const ZSTD_FLAG: u8 = 1 << 4;
 /// The file of segment `index` in the log `dir`.
 #[must_use]
 pub fn segment_path(dir: &Path, index: u64) -> PathBuf {
-    dir.join(format!("{index:08}"))
+    dir.join(segment_name(index))
 }
 
-/// The numbers of the segments in `dir`, ascending. Names that are not numbers are others' files. A missing directory
-/// has none.
+fn segment_name(index: u64) -> String {
+    format!("{index:08}")
+}
+
+/// The numbers of the segments in `dir`, ascending. Other names than [`segment_path`] gives them are others' files:
+/// Prometheus too opens segments under these alone. A missing directory has none.
 ///
 /// # Errors
 /// The operating system's.
@@ -48,10 +52,19 @@ pub fn list_segments(fs: &dyn Fs, dir: &Path) -> std::io::Result<Vec<u64>> {
     Ok(indexes)
 }
 
+/// The largest number of a segment or a checkpoint: Prometheus takes no name for one that is larger.
+pub(super) const LAST_NUMBER: u64 = i64::MAX.unsigned_abs();
+
+/// The number that these digits are.
+pub(super) fn number(digits: &str) -> Option<u64> {
+    // `parse` would take a sign.
+    let number = digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten();
+    number.filter(|number| *number <= LAST_NUMBER)
+}
+
 /// The number that a segment's name is.
 fn segment_index(name: &str) -> Option<u64> {
-    // `parse` would take a sign.
-    name.bytes().all(|byte| byte.is_ascii_digit()).then(|| name.parse().ok()).flatten()
+    number(name).filter(|number| *name == segment_name(*number))
 }
 
 /// Whether a record of `len` bytes, as stored, still belongs into a segment of `segment_size` bytes of which `filled`

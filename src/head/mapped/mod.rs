@@ -20,7 +20,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
@@ -292,6 +292,7 @@ impl MappedChunks {
     fn current<'a>(&self, writer: &'a mut Writer) -> Result<&'a Current, MappedError> {
         if writer.current.is_none() {
             let number = writer.next;
+            let next = number_after(&self.dir, number)?;
             create_dir_durably(self.fs.as_ref(), &self.dir).map_err(MappedError::io(&self.dir))?;
             let path = self.dir.join(file_name(number));
             let file = match self.fs.create(&path) {
@@ -313,7 +314,7 @@ impl MappedChunks {
             let shared = Arc::new(ChunkFile::growing(path, read, 0));
             shared.extend(put_header);
             self.files.write().insert(number, Arc::clone(&shared));
-            writer.next = number + 1;
+            writer.next = next;
             writer.current = Some(Current { number, shared, file, is_torn: false, is_named: false });
         }
         writer.current.as_ref().ok_or_else(|| MappedError::io(&self.dir)(io::ErrorKind::NotFound.into()))
@@ -352,6 +353,12 @@ impl MappedChunks {
 /// The name of a file.
 fn file_name(number: u32) -> String {
     format!("{number:06}")
+}
+
+/// The number of the file behind the one with the number `last` in `dir`.
+fn number_after(dir: &Path, last: u32) -> Result<u32, MappedError> {
+    let none = || io::Error::new(io::ErrorKind::InvalidData, format!("no number is left for a file behind {last}"));
+    last.checked_add(1).ok_or_else(|| MappedError::io(dir)(none()))
 }
 
 /// The number of the file with this name, if it is one of head chunks.

@@ -10,7 +10,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::file::ChunkFile;
 use super::format::{Broken, HEADER_LEN, scan};
-use super::{ChunkPlace, FILE_SIZE, Loaded, MappedChunks, MappedError, Writer, file_number};
+use super::{ChunkPlace, FILE_SIZE, Loaded, MappedChunks, MappedError, Writer, file_number, number_after};
 use crate::error::Result;
 use crate::fs::{Env, Fs, with_suffix};
 use crate::wal::{Damage, DamageKind, Position};
@@ -97,7 +97,8 @@ impl MappedChunks {
             let synced = fs.open_append(&path).and_then(|mut file| file.sync());
             synced.and_then(|()| fs.sync_dir(dir)).map_err(MappedError::io(&path))?;
         }
-        let next = opened.chunks.files.read().last_key_value().map_or(1, |(number, _)| number + 1);
+        let last = opened.chunks.files.read().last_key_value().map(|(number, _)| *number);
+        let next = last.map_or(Ok(1), |last| number_after(dir, last))?;
         opened.chunks.writer = Some(Mutex::new(Writer { next, current: None }));
         Ok(opened)
     }

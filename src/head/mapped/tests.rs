@@ -219,3 +219,17 @@ proptest! {
         prop_assert_eq!(&again.damage, &vec![]);
     }
 }
+
+#[test]
+fn a_directory_whose_numbers_are_used_up_is_not_opened_for_writing() {
+    let (env, _) = Env::simulated(1);
+    let opened = open(&env, 2000);
+    let (range, chunk) = chunk(1, 20);
+    opened.chunks.append(1, range, &chunk, false).unwrap();
+    opened.chunks.sync().unwrap();
+    drop(opened);
+    let dir = Path::new(DIR);
+    env.fs.rename(&dir.join(file_name(1)), &dir.join(file_name(u32::MAX))).unwrap();
+    let error = MappedChunks::open_sized(&env, dir, 2000, || Ok(())).unwrap_err();
+    assert!(error.to_string().contains("no number is left"), "{error}");
+}
