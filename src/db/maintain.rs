@@ -275,14 +275,9 @@ impl Inner {
     }
 
     fn write_late(&self, cut: &OutOfOrderCut, written: &mut Vec<Ulid>) -> Result<()> {
-        let Some(span) = cut.span() else { return Ok(()) };
-        let duration = self.options.min_block_duration;
-        let mut start = span.min.div_euclid(duration).saturating_mul(duration);
-        while start <= span.max {
-            let end = start.saturating_add(duration);
-            let source = cut.head(TimeRange::new(start, end - 1));
-            self.write_new(&source, start..end, &[HINT_OUT_OF_ORDER], written)?;
-            start = end;
+        for span in cut.spans(self.options.min_block_duration)? {
+            let source = cut.head(TimeRange::new(span.start, span.end - 1));
+            self.write_new(&source, span, &[HINT_OUT_OF_ORDER], written)?;
         }
         Ok(())
     }

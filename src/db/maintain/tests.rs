@@ -9,7 +9,10 @@ use crate::db::{Db, Maintenance, Options};
 use crate::error::ErrorKind;
 use crate::fs::Env;
 use crate::fs::sim::{Op, OpKind};
+use crate::head::WBL_DIR;
 use crate::model::{Matcher, STALE_NAN_BITS, TimeRange};
+use crate::wal::record::{RefSample, encode_samples};
+use crate::wal::{Log, LogOptions};
 
 fn open(env: &Env, options: Options) -> Db {
     Db::open_with(env, dir(), options).unwrap()
@@ -165,4 +168,48 @@ fn a_copy_has_all_of_a_commit_or_nothing_of_it() {
     let copied = content(&Db::open_with(&env, copy, options()).unwrap().source());
     let samples = copied.iter().find(|(labels, _)| *labels == series(7)).map_or(0, |(_, samples)| samples.len());
     assert_eq!(samples, 2);
+}
+
+/// How often a block was begun.
+fn begun(machine: &crate::fs::sim::SimHandle, since: u64) -> usize {
+    let log = machine.log();
+    log.iter().filter(|op| op.number >= since && op.kind == OpKind::CreateDir && op.path.ends_with(CREATING)).count()
+}
+
+#[test]
+fn what_came_late_is_cut_where_there_is_something_and_nothing_is_begun_in_between() {
+    let (env, machine) = machine();
+    let db = open(&env, Options { out_of_order_window: 20 * 365 * 24 * HOUR, ..options() });
+    fill(&db, 0..4);
+    let mut appender = db.appender();
+    for hours in [10 * 365 * 24, 5 * 365 * 24, 5] {
+        appender.append(None, &series(0), START - hours * HOUR, 1.0).unwrap();
+    }
+    appender.commit().unwrap();
+    let before = machine.ops();
+    let done = db.maintain().unwrap();
+    assert_eq!((done.written.len(), begun(&machine, before)), (4, 4));
+    assert_eq!(content(&db.source())[0].1.len(), 4 * 60 + 3);
+}
+
+#[test]
+fn what_came_late_at_both_ends_of_time_is_cut() {
+    let (env, machine) = machine();
+    let late = Options { out_of_order_window: HOUR, ..options() };
+    let db = open(&env, late.clone());
+    fill(&db, 0..4);
+    drop(db);
+    let env = machine.kill();
+    // Somebody else's: no appender takes samples of these times here.
+    let (mut bytes, times) = (Vec::new(), [i64::MIN, i64::MIN + 1, 0, i64::MAX - 1]);
+    encode_samples(times.map(|t| RefSample { reference: 1, t, st: 0, v: 1.0 }), &mut bytes);
+    let log = Log::open(&env, &dir().join(WBL_DIR), LogOptions::default()).unwrap();
+    log.commit(&[&bytes]).unwrap();
+    drop(log);
+    let db = open(&env, late);
+    let before = machine.ops();
+    let done = db.flush().unwrap();
+    assert!(begun(&machine, before) < 8, "{done:?}");
+    let found = content(&db.source()).swap_remove(0).1;
+    assert!(times.iter().all(|t| found.iter().any(|(at, _)| at == t)), "{found:?}");
 }
