@@ -126,7 +126,15 @@ impl Downsampled {
                 return Ok(());
             }
             let mut leftovers = env.fs.list(&dir)?;
-            leftovers.retain(|entry| [CREATING, DELETING].iter().any(|suffix| entry.name.ends_with(suffix)));
+            leftovers.retain(|entry| {
+                let ulid = [CREATING, DELETING].iter().find_map(|suffix| entry.name.strip_suffix(suffix));
+                entry.is_dir && ulid.is_some_and(|ulid| Ulid::from_string(ulid).is_ok())
+            });
+            if !leftovers.is_empty() {
+                // The process that renamed one may have been killed before its sync: a power cut could give a copy its name
+                // back without some of its files.
+                env.fs.sync_dir(&dir)?;
+            }
             leftovers.iter().try_for_each(|entry| env.fs.remove_dir_all(&dir.join(&entry.name)))
         };
         remove().map_err(|error| named(error, &dir))

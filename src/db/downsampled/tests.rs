@@ -3,6 +3,8 @@ use crate::block::BlockRead;
 use crate::chunk::{Aggregate, AggregateChunk, samples};
 use crate::db::tests::{HOUR, blocks, content, dir, expected, fill, machine, options};
 use crate::db::{Db, Options, Retention};
+use crate::fs::sim::PowerCut;
+use crate::fs::with_suffix;
 use crate::model::{Labels, MatchOp, Value};
 
 fn open(env: &Env) -> Db {
@@ -121,4 +123,40 @@ fn a_copy_that_is_damaged_is_set_aside_and_made_again() {
     let mut again = copies(&db);
     again.dedup();
     assert_eq!(again, made);
+}
+
+#[test]
+fn a_copy_that_was_being_removed_is_whole_or_gone_whenever_the_power_is_cut_at_the_next_opening() {
+    let (env, machine) = machine();
+    let db = open(&env);
+    fill(&db, 0..14);
+    db.maintain().unwrap();
+    let copy = db.inner.downsampled.all().swap_remove(0).dir().to_owned();
+    drop(db);
+    let env = machine.kill();
+    machine.settle();
+    // Here its process was killed.
+    env.fs.rename(&copy, &with_suffix(&copy, DELETING)).unwrap();
+    let before = machine.ops();
+    Downsampled::remove_leftovers(&env, dir()).unwrap();
+    for point in machine.crash_points().filter(|point| point.ops >= before) {
+        for image in point.power_cut(&PowerCut::default()) {
+            let (env, _) = image.boot(2);
+            let is_there = env.fs.stat(&copy).unwrap().is_some();
+            assert!(!is_there || Block::open(env.fs.as_ref(), &copy).is_ok(), "{}", image.story());
+        }
+    }
+    assert!(env.fs.stat(&with_suffix(&copy, DELETING)).unwrap().is_none());
+}
+
+#[test]
+fn a_file_beside_the_copies_stands_in_no_opening_s_way() {
+    let (env, machine) = machine();
+    drop(open(&env));
+    let env = machine.kill();
+    let stray = dir().join(DOWNSAMPLED_DIR).join(format!("notes{DELETING}"));
+    env.fs.create_dir_all(&dir().join(DOWNSAMPLED_DIR)).unwrap();
+    env.fs.create(&stray).unwrap();
+    open(&env);
+    assert!(env.fs.stat(&stray).unwrap().is_some());
 }
