@@ -21,7 +21,7 @@ use crate::budget::Budget;
 use crate::chunk::{ChunkWriter, Encoding, Rules, WrittenChunk};
 use crate::codec::FixedMap;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fs::{Env, with_suffix};
+use crate::fs::{Env, create_dir_durably, with_suffix};
 use crate::model::{HistogramError, Labels, Native, Sample, TimeRange, Value};
 
 /// Bytes that a series is counted with beside its labels and chunks.
@@ -97,6 +97,8 @@ impl BulkWriter {
             return Err(Error::new(ErrorKind::InvalidInput, "a block must span at least a millisecond"));
         }
         let path = with_suffix(&dir.join(new_ulid(env).to_string()), CREATING);
+        // The blocks' names are made durable in there at the end; what they are written in need not be.
+        create_dir_durably(env.fs.as_ref(), dir).map_err(|error| Error::from(error).context(dir.display()))?;
         env.fs.create_dir_all(&path).map_err(|error| Error::from(error).context(path.display()))?;
         Ok(Self {
             env: env.clone(),
@@ -322,6 +324,7 @@ mod tests {
 
     use super::*;
     use crate::chunk::samples;
+    use crate::fs::sim::PowerCut;
 
     fn read(env: &Env, dir: &Path, metas: &[BlockMeta], duration: i64) -> BTreeMap<(String, i64), u64> {
         let mut found = BTreeMap::new();
@@ -366,6 +369,18 @@ mod tests {
             let metas = writer.finish().unwrap();
             prop_assert_eq!(read(&env, dir, &metas, 200), model);
             prop_assert_eq!(env.fs.list(dir).unwrap().len(), metas.len(), "nothing else is left");
+        }
+    }
+
+    #[test]
+    fn a_finished_backfill_survives_a_power_cut_also_in_a_directory_that_it_made() {
+        let (env, machine) = Env::simulated(1);
+        let dir = Path::new("/new/out");
+        let mut writer = BulkWriter::create(&env, dir, BulkOptions::default()).unwrap();
+        writer.append(&Labels::from_pairs([("a", "b")]), &Sample::float(1, 1.0)).unwrap();
+        let metas = writer.finish().unwrap();
+        for image in machine.now().power_cut(&PowerCut::default()) {
+            assert_eq!(read(&image.boot(2).0, dir, &metas, 7_200_000).len(), 1, "{}", image.story());
         }
     }
 
