@@ -17,6 +17,7 @@ mod merge;
 mod overlap;
 mod plan;
 mod rewrite;
+mod spans;
 
 use std::path::Path;
 
@@ -33,6 +34,7 @@ use merge::populate_with;
 pub use merge::populate;
 pub use plan::{Plan, Reason, block_ranges, plan};
 pub use rewrite::{Part, series_of_rules};
+pub(crate) use spans::spans;
 
 /// Writes what `source` has in its [`time_range`](BlockRead::time_range) as a new block of level 1 in the directory
 /// `dir`, and returns its meta; `None` if there are no samples, and then no block. Deleted samples are left out.

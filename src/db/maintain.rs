@@ -22,7 +22,7 @@ use super::merging::Deletes;
 use crate::block::{BlockMeta, BlockRead, HINT_OUT_OF_ORDER, Ulid, new_ulid_after};
 use crate::budget::Budget;
 use crate::codec::FixedSet;
-use crate::compact::write_block_as;
+use crate::compact::{spans, write_block_as};
 use crate::error::Result;
 use crate::fs::{Clock, Task};
 use crate::head::{ClosedGate, LeavingSeries, OutOfOrderCut};
@@ -275,7 +275,8 @@ impl Inner {
     }
 
     fn write_late(&self, cut: &OutOfOrderCut, written: &mut Vec<Ulid>) -> Result<()> {
-        for span in cut.spans(self.options.min_block_duration)? {
+        let all = cut.head(TimeRange::ALL);
+        for span in spans(&all, all.select(&[])?, self.options.min_block_duration)? {
             let source = cut.head(TimeRange::new(span.start, span.end - 1));
             self.write_new(&source, span, &[HINT_OUT_OF_ORDER], written)?;
         }

@@ -21,7 +21,7 @@ use super::super::Head;
 use super::super::holds::Site;
 use super::OutOfOrder;
 use crate::block::{BlockRead, Symbols};
-use crate::chunk::{EncodedChunk, samples};
+use crate::chunk::EncodedChunk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{ChunkMeta, SeriesId, postings_for_matchers};
 use crate::model::{Labels, Matcher, TimeRange};
@@ -201,37 +201,6 @@ impl OutOfOrderCut {
     #[must_use]
     pub fn span(&self) -> Option<TimeRange> {
         self.span
-    }
-
-    /// The spans of `duration` milliseconds, beginning at multiples of it, in which there is something; in order. The log may
-    /// be somebody else's, with a few samples at both ends of time: nobody could look at all the spans between.
-    ///
-    /// # Errors
-    /// `Corrupt`, `Io`: a chunk cannot be read.
-    pub(crate) fn spans(&self, duration: i64) -> Result<Vec<Range<i64>>> {
-        let mut numbers = BTreeSet::new();
-        for id in self.ids.iter() {
-            let chunks = self.head.out_of_order.look(*id, |it| {
-                let cut = it.chunks.iter().filter(|chunk| (self.from..self.generation).contains(&chunk.generation));
-                cut.map(|chunk| (chunk.range, chunk.data.clone())).collect::<Vec<_>>()
-            });
-            for (range, data) in chunks.unwrap_or_default() {
-                let (first, last) = (range.min.div_euclid(duration), range.max.div_euclid(duration));
-                numbers.extend([first, last]);
-                if last.saturating_sub(first) < 2 {
-                    continue;
-                }
-                let chunk = data.load()?;
-                for sample in samples(chunk.encoding, &chunk.data) {
-                    let t = sample.map_err(|error| Error::new(ErrorKind::Corrupt, error))?.t;
-                    numbers.insert(t.div_euclid(duration));
-                }
-            }
-        }
-        let start = |number: i64| number.saturating_mul(duration);
-        let spans = numbers.into_iter().map(|number| start(number)..start(number.saturating_add(1)));
-        // A block ends before its end, so none can have the last millisecond of all.
-        Ok(spans.filter(|span| !span.is_empty()).collect())
     }
 
     /// The samples in `range`, as a block.
