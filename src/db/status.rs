@@ -22,6 +22,13 @@ pub struct Status {
     pub quarantined: Vec<Quarantined>,
     /// What was wrong with the logs when they were opened.
     pub log_damage: Vec<Damage>,
+    /// Samples, deletions, exemplars and metadata in the logs of series that no record there names: they could not be read
+    /// back. Some are left behind a damaged place, or where another program shortened its log.
+    pub unknown_series: u64,
+    /// The log's segment from which it was read back, if a snapshot of the head stood for what was before.
+    pub snapshot: Option<u64>,
+    /// Why there was a snapshot of the head that was of no use: the whole log was read instead, and nothing is lost.
+    pub snapshot_refused: Option<String>,
     /// Bytes of the logs.
     pub log_bytes: u64,
     /// The oldest sample in the head, in milliseconds.
@@ -59,6 +66,9 @@ impl Status {
             downsampled: Vec::new(),
             quarantined: blocks.quarantined(),
             log_damage: replayed.damage.clone(),
+            unknown_series: replayed.unknown_series,
+            snapshot: replayed.snapshot,
+            snapshot_refused: replayed.snapshot_refused.clone(),
             log_bytes: dir_bytes(env, &dir.join(WAL_DIR)) + dir_bytes(env, &dir.join(WBL_DIR)),
             min_time: head.min_time(),
             max_time: head.max_time(),

@@ -481,3 +481,50 @@ fn a_thread_does_the_maintenance_for_those_who_ask_for_it() {
     db.close().unwrap();
     env.fs.remove_dir_all(&path).unwrap();
 }
+
+/// Flips a bit of a file.
+fn damage(env: &Env, path: &Path, at: usize) {
+    let mut bytes = env.fs.read(path).unwrap();
+    bytes[at] ^= 4;
+    env.fs.remove_file(path).unwrap();
+    let mut file = env.fs.create(path).unwrap();
+    file.append(&bytes).unwrap();
+    file.sync().unwrap();
+}
+
+#[test]
+fn what_the_logs_say_of_series_that_no_record_names_is_counted() {
+    let (env, machine) = machine();
+    let db = open(&env);
+    fill(&db, 0..30);
+    assert_eq!(db.status().unknown_series, 0);
+    let env = machine.kill();
+    // The records of the series, which the first page begins with.
+    damage(&env, &dir().join("wal/00000000"), 20);
+    let read = ReadOnlyDb::open_with(&env, dir()).unwrap().status();
+    let status = open(&env).status();
+    assert_eq!(status.log_damage.len(), 1);
+    assert!(status.series == 0 && status.unknown_series > 3 * 60, "{status:?}");
+    assert_eq!(read.unknown_series, status.unknown_series);
+}
+
+#[test]
+fn a_snapshot_of_the_head_that_was_of_use_and_one_that_was_not_are_told() {
+    let (env, machine) = machine();
+    let options = || Options { snapshot_at_close: true, ..options() };
+    let db = Db::open_with(&env, dir(), options()).unwrap();
+    assert_eq!((db.status().snapshot, db.status().snapshot_refused), (None, None));
+    fill(&db, 0..5);
+    db.close().unwrap();
+    let db = Db::open_with(&env, dir(), options()).unwrap();
+    assert!(db.status().snapshot.is_some() && db.status().snapshot_refused.is_none(), "{:?}", db.status());
+    db.close().unwrap();
+    let env = machine.kill();
+    let entries = env.fs.list(dir()).unwrap();
+    let snapshot = entries.iter().find(|entry| entry.name.starts_with("chunk_snapshot.")).unwrap();
+    damage(&env, &dir().join(&snapshot.name).join("00000000"), 20);
+    let status = Db::open_with(&env, dir(), options()).map(|db| (db.status(), content(&db.source())));
+    let (status, found) = status.unwrap();
+    assert!(status.snapshot.is_none() && status.snapshot_refused.is_some(), "{status:?}");
+    assert_eq!((found, status.log_damage), (expected(0..5), vec![]), "nothing is lost with it");
+}

@@ -385,6 +385,10 @@ impl Head {
         head.mapped = Some(opened.chunks);
         let mut replayed = head.replay(env, dir, &on_disk, snapshot.as_ref())?;
         replayed.snapshot_refused = refused;
+        if replayed.unknown_series > 0 {
+            let count = replayed.unknown_series;
+            tracing::warn!(dir = %dir.display(), count, "the logs tell of series that no record names; that is left out");
+        }
         Ok((head, replayed))
     }
 
