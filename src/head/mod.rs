@@ -97,6 +97,7 @@ use holds::Holds;
 use isolation::Isolation;
 use label_index::LabelIndex;
 pub(crate) use mapped::CHUNKS_HEAD_DIR;
+pub use mapped::check_head_chunks;
 use mapped::{MappedChunks, Opened};
 use metadata::MetricMetadata;
 use ooo::OutOfOrderTable;

@@ -12,6 +12,7 @@ mod progress;
 mod promql;
 mod tsdb;
 mod upkeep;
+mod verify;
 
 use std::io;
 use std::path::Path;

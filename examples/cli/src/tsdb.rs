@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Subcommand, ValueEnum};
-use narthex::block::{Block, BlockMeta, BlockRead, is_block};
+use narthex::block::{Block, BlockMeta, BlockRead, Ulid, is_block};
 use narthex::budget::Budget;
 use narthex::db::{Options, ReadOnlyDb};
 use narthex::fs::{Env, Fs};
@@ -17,7 +17,7 @@ use narthex::query::{BlockSource, SelectRequest, Source, merge_sets, series_samp
 use narthex::testkit::jsonl;
 
 use crate::analyze::{self, Wanted};
-use crate::{CommandResult, backfill, openmetrics, upkeep};
+use crate::{CommandResult, backfill, openmetrics, upkeep, verify};
 
 /// Data directories and blocks on this machine.
 #[derive(Debug, Subcommand)]
@@ -95,7 +95,8 @@ pub(crate) enum Command {
     },
     /// A copy of a data directory as it is now.
     Snapshot(upkeep::Snapshot),
-    /// Checks every sum, order and reference of every block; ends with exit code 1 if one is damaged.
+    /// Checks every sum, order and reference of every block and of every coarser copy, and reads the logs and the head's
+    /// chunks through; ends with exit code 1 if anything is damaged. Nothing is written.
     Verify {
         /// A data directory, or one block.
         dir: PathBuf,
@@ -143,31 +144,37 @@ pub(crate) fn run(command: Command) -> CommandResult {
         }
         Command::CleanTombstones { dir } => upkeep::clean_tombstones(&env, &dir),
         Command::Snapshot(wanted) => upkeep::snapshot(&env, &wanted),
-        Command::Verify { dir } => verify(fs, &dir),
+        Command::Verify { dir } => verify::verify(&env, &dir),
     }
 }
 
-/// The blocks of a data directory, by time; a block's own directory is a list of one.
-fn blocks(fs: &dyn Fs, dir: &Path) -> Result<Vec<PathBuf>, Box<dyn Error>> {
-    if is_block(fs, dir)? {
+/// Whether `dir` is a block, or has the name of one: that of which `meta.json` is lost is a broken block, and no data directory.
+pub(crate) fn is_named_block(fs: &dyn Fs, dir: &Path) -> Result<bool, Box<dyn Error>> {
+    let name = dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let is_dir = fs.stat(dir).map_err(|error| format!("{}: {error}", dir.display()))?.is_some_and(|stat| stat.is_dir);
+    Ok(is_block(fs, dir)? || is_dir && Ulid::from_string(name).is_ok())
+}
+
+/// The blocks of a data directory by name, whatever is in them; a block's own directory is a list of one.
+pub(crate) fn block_dirs(fs: &dyn Fs, dir: &Path) -> Result<Vec<PathBuf>, Box<dyn Error>> {
+    if is_named_block(fs, dir)? {
         return Ok(vec![dir.to_owned()]);
     }
     let entries = fs.list(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
-    let mut found = Vec::new();
-    for entry in entries.into_iter().filter(|entry| entry.is_dir && entry.name.len() == 26) {
-        let path = dir.join(&entry.name);
-        if is_block(fs, &path)? {
-            found.push(path);
-        }
-    }
-    Ok(found)
+    let named = entries.into_iter().filter(|entry| entry.is_dir && Ulid::from_string(&entry.name).is_ok());
+    Ok(named.map(|entry| dir.join(entry.name)).collect())
 }
 
 /// The block of that name, or the newest.
 fn one_block(fs: &dyn Fs, dir: &Path, name: Option<&str>) -> Result<PathBuf, Box<dyn Error>> {
     let Some(name) = name else {
         // Names begin with the time when the block was made.
-        let newest = blocks(fs, dir)?.into_iter().max();
+        let mut newest = None;
+        for path in block_dirs(fs, dir)? {
+            if is_block(fs, &path)? {
+                newest = newest.max(Some(path));
+            }
+        }
         return newest.ok_or_else(|| format!("{}: no blocks", dir.display()).into());
     };
     let path = dir.join(name);
@@ -263,8 +270,14 @@ fn print_series(source: &dyn Source, selectors: &[Vec<Matcher>], range: TimeRang
 }
 
 fn list(fs: &dyn Fs, dir: &Path) -> CommandResult {
-    let mut metas: Vec<BlockMeta> =
-        blocks(fs, dir)?.iter().map(|block| BlockMeta::read(fs, block)).collect::<Result<_, _>>()?;
+    let (mut metas, mut unreadable) = (Vec::new(), Vec::new());
+    let blocks = block_dirs(fs, dir)?;
+    for block in &blocks {
+        match BlockMeta::read(fs, block) {
+            Ok(meta) => metas.push(meta),
+            Err(error) => unreadable.push(format!("{}: {error}", block.display())),
+        }
+    }
     metas.sort_by_key(|meta| (meta.min_time, meta.max_time, meta.ulid));
     let mut out = output();
     writeln!(
@@ -285,29 +298,9 @@ fn list(fs: &dyn Fs, dir: &Path) -> CommandResult {
             compaction.hints.join(","),
         )?;
     }
-    Ok(out.flush()?)
-}
-
-fn verify(fs: &dyn Fs, dir: &Path) -> CommandResult {
-    let mut out = output();
-    let mut damaged = 0;
-    let blocks = blocks(fs, dir)?;
-    for path in &blocks {
-        match Block::open(fs, path).and_then(|block| block.verify().map(|()| block)) {
-            Ok(block) => {
-                let stats = &block.meta().stats;
-                let (series, chunks) = (stats.num_series, stats.num_chunks);
-                writeln!(out, "{}: good, {series} series, {chunks} chunks", path.display())?;
-            }
-            Err(error) => {
-                damaged += 1;
-                writeln!(out, "{}: DAMAGED: {error}", path.display())?;
-            }
-        }
-    }
     out.flush()?;
-    match damaged {
-        0 => Ok(()),
-        _ => Err(format!("{damaged} of {} blocks are damaged", blocks.len()).into()),
+    match unreadable.as_slice() {
+        [] => Ok(()),
+        some => Err(format!("{} of {} blocks cannot be listed:\n{}", some.len(), blocks.len(), some.join("\n")).into()),
     }
 }

@@ -189,3 +189,109 @@ Highest cardinality metric names:
     assert!(one.contains("Matcher: {job=\"web\"}\nLabel names: 2\nMatched series: 1\n"), "{one}");
     assert!(one.contains("\nBytes of chunks by metric names:\n"), "{one}");
 }
+
+/// Hours of a sample each five seconds, some of them late: full chunks of the head, and both logs.
+fn fill_head(dir: &str) {
+    let db = Db::open(Path::new(dir), Options { out_of_order_window: HOUR, ..options() }).unwrap();
+    let labels = Labels::from_pairs([("__name__", "m")]);
+    let append = |t: i64| {
+        let mut appender = db.appender();
+        appender.append(None, &labels, t, t as f64).unwrap();
+        appender.commit().unwrap();
+    };
+    (0..1000).for_each(|step| append(step * 5000));
+    (0..20).for_each(|step| append(4_000_001 + step * 5000));
+    db.close().unwrap();
+}
+
+/// What `verify` prints of `dir`, and with which exit code.
+fn verified(dir: &str) -> (String, Option<i32>) {
+    let output = narthex(&["tsdb", "verify", dir]);
+    (String::from_utf8(output.stdout).unwrap(), output.status.code())
+}
+
+/// The first line that tells of damage, with a path relative to `dir`.
+fn told(dir: &str) -> (String, Option<i32>) {
+    let (text, code) = verified(dir);
+    let line = text.lines().find(|line| !line.contains(": good")).unwrap_or_default();
+    (line.replace(&format!("{dir}/"), ""), code)
+}
+
+fn rewrite(path: &str, change: impl FnOnce(&mut Vec<u8>)) {
+    let fs = Env::real().fs;
+    let mut bytes = fs.read(Path::new(path)).unwrap();
+    change(&mut bytes);
+    fs.remove_file(Path::new(path)).unwrap();
+    fs.create(Path::new(path)).unwrap().append(&bytes).unwrap();
+}
+
+#[test]
+fn verify_reads_the_logs_and_the_chunks_of_the_head() {
+    let place = Place::new("verify-head");
+    let dir = &place.path("data");
+    fill_head(dir);
+    let (text, code) = verified(dir);
+    assert_eq!(code, Some(0), "{text}");
+    for part in ["/wal: good, ", "/wbl: good, ", "/chunks_head: good, 8 chunks"] {
+        assert!(text.contains(part), "{text}");
+    }
+    for (file, at) in [("wal/00000000", 10_000), ("wbl/00000000", 100), ("chunks_head/000001", 20)] {
+        rewrite(&format!("{dir}/{file}"), |bytes| bytes[at] ^= 4);
+        let (line, code) = told(dir);
+        assert_eq!(code, Some(1), "{line}");
+        let (_, place) = line.split_once(&format!(" in {file} at ")).unwrap();
+        // Where the record begins, or the chunk.
+        let offset: usize = place.split(':').next().unwrap().parse().unwrap();
+        assert!(line.contains("DAMAGED") && offset <= at && at < offset + 200, "{line}");
+        rewrite(&format!("{dir}/{file}"), |bytes| bytes[at] ^= 4);
+    }
+    assert_eq!(verified(dir).1, Some(0));
+}
+
+#[test]
+fn verify_tells_of_an_end_that_a_killed_process_leaves_and_does_not_call_it_damage() {
+    for file in ["wal/00000000", "wbl/00000000", "chunks_head/000001"] {
+        let place = Place::new(&format!("verify-torn-{}", &file[..3]));
+        let dir = &place.path("data");
+        fill_head(dir);
+        // A log that was closed has zeros to the end of its page.
+        rewrite(&format!("{dir}/{file}"), |bytes| {
+            bytes.truncate(bytes.iter().rposition(|byte| *byte != 0).unwrap() - 2);
+        });
+        let (line, code) = told(dir);
+        assert_eq!(code, Some(0), "{line}");
+        assert!(line.contains("torn") && line.contains(&format!("{file} at ")), "{line}");
+    }
+}
+
+#[test]
+fn verify_and_list_name_a_block_that_has_lost_its_meta_and_verify_reads_coarser_copies() {
+    let place = Place::new("verify-blocks");
+    let dir = &place.path("data");
+    let db = fill(dir);
+    let blocks = db.block_dirs();
+    db.close().unwrap();
+    let fs = Env::real().fs;
+    let copy = Path::new(dir).join("downsampled/01M7Z00JQ9CQWV8BSSHBPHF8W8");
+    fs.create_dir_all(&copy.join("chunks")).unwrap();
+    for name in ["index", "chunks/000001", "meta.json"] {
+        let mut bytes = fs.read(&blocks[1].join(name)).unwrap();
+        if name == "index" {
+            bytes[30] ^= 4;
+        }
+        fs.create(&copy.join(name)).unwrap().append(&bytes).unwrap();
+    }
+    fs.remove_file(&blocks[0].join("meta.json")).unwrap();
+    let (text, code) = verified(dir);
+    assert_eq!(code, Some(1), "{text}");
+    let damaged: Vec<&str> = text.lines().filter(|line| line.contains("DAMAGED")).collect();
+    assert_eq!(damaged.len(), 2, "{text}");
+    for path in [&blocks[0], &copy] {
+        assert!(damaged.iter().any(|line| line.starts_with(&format!("{}: ", path.display()))), "{text}");
+    }
+    assert_eq!(verified(&blocks[0].display().to_string()).1, Some(1), "by its own name");
+    let output = narthex(&["tsdb", "list", dir]);
+    let (listed, error) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert_eq!((output.status.code(), listed.lines().count()), (Some(1), 1 + 10), "{listed}{error}");
+    assert!(error.contains("1 of 11") && error.contains(&blocks[0].display().to_string()), "{error}");
+}

@@ -28,6 +28,7 @@ use parking_lot::{Mutex, RwLock};
 pub(crate) use error::MappedError;
 pub(crate) use file::ChunkFile;
 pub(crate) use open::Opened;
+pub use open::check_head_chunks;
 
 use crate::chunk::{EncodedChunk, Encoding};
 use crate::error::{Error, ErrorKind, Result};

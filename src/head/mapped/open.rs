@@ -9,7 +9,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
 use super::file::ChunkFile;
-use super::format::{Broken, HEADER_LEN, scan};
+use super::format::{Broken, HEADER_LEN, chunk_len, scan};
 use super::{ChunkPlace, FILE_SIZE, Loaded, MappedChunks, MappedError, Writer, file_number, number_after};
 use crate::error::Result;
 use crate::fs::{Env, Fs, with_suffix};
@@ -203,6 +203,40 @@ impl Opened {
         let at = Position { in_log: false, segment: u64::from(file), offset };
         self.damage.push(Damage { path: path.to_owned(), at, kind: DamageKind::HeadChunks, reason });
     }
+}
+
+/// Reads the files of full chunks in the directory `dir` (`chunks_head/` of a data directory) through, and writes nothing:
+/// how many chunks are sound, and what is wrong. Who opens the directory for reading passes over what is wrong at the end of
+/// the last file, since the owner may be about to write the rest; here it is told: [`DamageKind::TornEnd`] if the last chunk
+/// goes on where the file ends, as a process that was killed leaves it.
+///
+/// # Errors
+/// `Io`.
+pub fn check_head_chunks(fs: &dyn Fs, dir: &Path) -> Result<(u64, Vec<Damage>)> {
+    let entries = list(fs, dir)?;
+    let (mut chunks, mut damage) = (0, Vec::new());
+    let mut before: Option<u32> = None;
+    for entry in &entries {
+        let at = |offset| Position { in_log: false, segment: u64::from(entry.number), offset };
+        if let Some(last) = before.replace(entry.number).filter(|last| last.checked_add(1) != Some(entry.number)) {
+            let reason = format!("after file {last} comes {}", entry.number);
+            damage.push(Damage { path: dir.to_owned(), at: at(0), kind: DamageKind::HeadChunks, reason });
+        }
+        let path = dir.join(&entry.name);
+        let bytes = match fs.read(&path) {
+            // Its owner has deleted it: blocks have what it held.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            read => read.map_err(MappedError::io(&path))?,
+        };
+        if let Err(Broken { sound, reason }) = scan(&bytes, |_, _| chunks += 1) {
+            let rest = bytes.get(usize::try_from(sound).unwrap_or(usize::MAX)..).unwrap_or_default();
+            let is_cut = sound >= HEADER_LEN && chunk_len(rest).is_none_or(|len| len > rest.len() as u64);
+            let is_last = entries.last().is_some_and(|last| last.number == entry.number);
+            let kind = if is_cut && is_last { DamageKind::TornEnd { whole: sound } } else { DamageKind::HeadChunks };
+            damage.push(Damage { path, at: at(sound), kind, reason });
+        }
+    }
+    Ok((chunks, damage))
 }
 
 /// The files in the directory by number; none if it is not there.
