@@ -27,7 +27,8 @@ impl Source for Merged {
     fn select(&self, request: &SelectRequest<'_>) -> Result<Box<dyn SeriesSet>> {
         // All are planned before the first is asked for a series, so that those behind a network work side by side.
         let sets = self.sources.iter().map(|source| source.select(request)).collect::<Result<Vec<_>>>()?;
-        Ok(merge_sets(sets))
+        // Each gives as many as are asked for; of those behind, one that another source has too might come without its chunks.
+        Ok(merge_at_most(sets, request.hints.limit))
     }
 
     fn label_names(&self, request: &SelectRequest<'_>) -> Result<Vec<String>> {
@@ -74,12 +75,18 @@ impl Source for Merged {
 
 /// Merges sets in label order; chunks of series that several have are concatenated in the order of `sets`.
 #[must_use]
-pub fn merge_sets(mut sets: Vec<Box<dyn SeriesSet>>) -> Box<dyn SeriesSet> {
+pub fn merge_sets(sets: Vec<Box<dyn SeriesSet>>) -> Box<dyn SeriesSet> {
+    merge_at_most(sets, 0)
+}
+
+/// As [`merge_sets`], the first `limit` series; 0 is no limit.
+fn merge_at_most(mut sets: Vec<Box<dyn SeriesSet>>, limit: usize) -> Box<dyn SeriesSet> {
     match (sets.len(), sets.pop()) {
         (1, Some(only)) => only,
         (_, last) => {
             sets.extend(last);
-            Box::new(MergedSet { sets, heap: BinaryHeap::new(), started: false })
+            let left = if limit == 0 { usize::MAX } else { limit };
+            Box::new(MergedSet { sets, heap: BinaryHeap::new(), started: false, left })
         }
     }
 }
@@ -124,6 +131,7 @@ struct MergedSet {
     sets: Vec<Box<dyn SeriesSet>>,
     heap: BinaryHeap<Reverse<Head>>,
     started: bool,
+    left: usize,
 }
 
 impl MergedSet {
@@ -137,6 +145,9 @@ impl MergedSet {
 
 impl SeriesSet for MergedSet {
     fn next(&mut self) -> Result<Option<Series>> {
+        if self.left == 0 {
+            return Ok(None);
+        }
         if !self.started {
             self.started = true;
             for set in 0..self.sets.len() {
@@ -152,6 +163,7 @@ impl SeriesSet for MergedSet {
             series.chunks.extend(chunks.map(|chunk| SeriesChunk { source: chunk.source + sources, ..chunk }));
             self.advance(next.set)?;
         }
+        self.left -= 1;
         Ok(Some(series))
     }
 
@@ -190,6 +202,34 @@ mod tests {
             chunks: chunk(samples).into_iter().collect(),
         });
         Box::new(List(list.collect::<Vec<_>>().into_iter()))
+    }
+
+    /// The first series of a list.
+    struct Limited(BTreeMap<u8, BTreeMap<i64, f64>>);
+    impl Source for Limited {
+        fn select(&self, request: &SelectRequest<'_>) -> Result<Box<dyn SeriesSet>> {
+            Ok(set(&self.0.clone().into_iter().take(request.hints.limit).collect()))
+        }
+        fn label_names(&self, _: &SelectRequest<'_>) -> Result<Vec<String>> {
+            Ok(Vec::new())
+        }
+        fn label_values(&self, _: &str, _: &SelectRequest<'_>) -> Result<Vec<String>> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[test]
+    fn as_many_series_as_are_asked_for_come_each_with_the_chunks_of_all_sources() {
+        let list = |names: [u8; 3]| Limited(names.map(|name| (name, BTreeMap::from([(1, 1.0)]))).into());
+        let merged = Merged::new(vec![Arc::new(list([1, 2, 5])), Arc::new(list([3, 4, 5])), Arc::new(list([1, 3, 4]))]);
+        let budget = crate::budget::Budget::unlimited();
+        let mut request = SelectRequest::new(TimeRange::ALL, &[], &budget);
+        request.hints.limit = 3;
+        let mut set = merged.select(&request).unwrap();
+        let found: Vec<_> = std::iter::from_fn(|| set.next().unwrap())
+            .map(|series| (series.labels.get("n").unwrap().to_owned(), series.chunks.len()))
+            .collect();
+        assert_eq!(found, [("1".to_owned(), 2), ("2".to_owned(), 1), ("3".to_owned(), 2)]);
     }
 
     proptest! {
