@@ -3,7 +3,7 @@ use crate::block::{BlockMeta, CREATING, HINT_OUT_OF_ORDER};
 use crate::budget::Budget;
 use crate::fs::sim::SimHandle;
 use crate::model::{Labels, MatchOp};
-use crate::query::{SelectRequest, Source, series_samples};
+use crate::query::{HeadSource, OutOfOrderSource, SelectRequest, Source, series_samples};
 use crate::wal::Durability;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -527,4 +527,61 @@ fn a_snapshot_of_the_head_that_was_of_use_and_one_that_was_not_are_told() {
     let (status, found) = status.unwrap();
     assert!(status.snapshot.is_none() && status.snapshot_refused.is_some(), "{status:?}");
     assert_eq!((found, status.log_damage), (expected(0..5), vec![]), "nothing is lost with it");
+}
+
+#[test]
+fn names_and_values_are_those_of_what_lies_in_the_range_and_as_many_as_are_asked_for() {
+    let (env, _machine) = machine();
+    let db = Db::open_with(&env, dir(), Options { out_of_order_window: HOUR, ..options() }).unwrap();
+    fill(&db, 0..10);
+    db.maintain().unwrap();
+    // The head has the last two hours, and of one of them something late.
+    let head = TimeRange::new(START + 8 * HOUR, START + 10 * HOUR - 60_000);
+    assert_eq!((db.status().min_time, db.status().max_time), (Some(head.min), Some(head.max)));
+    let late = head.max - HOUR / 2 + 1;
+    let mut appender = db.appender();
+    appender.append(None, &series(2), late, 1.0).unwrap();
+    appender.commit().unwrap();
+    let budget = Budget::unlimited();
+    let of_head = HeadSource::new(db.head().reader(TimeRange::ALL));
+    let of_late = OutOfOrderSource::new(&of_head);
+    let all: [&dyn Source; 2] = [&of_head, &db.source()];
+    let at = |t: i64| TimeRange::new(t, t);
+    let listed = |source: &dyn Source, range, matchers: &[Matcher], limit| {
+        let mut request = SelectRequest::labels_only(range, matchers, &budget);
+        request.hints.limit = limit;
+        let mut set = source.select(&request).unwrap();
+        let mut series = 0;
+        while set.next().unwrap().is_some() {
+            series += 1;
+        }
+        (source.label_names(&request).unwrap(), source.label_values("n", &request).unwrap(), series)
+    };
+    let strings = |all: &[&str]| all.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>();
+    let nothing = (Vec::new(), Vec::new(), 0);
+    let everything = (strings(&["__name__", "n"]), strings(&["0", "1", "2"]), 3);
+    let metric = [Matcher::equal("__name__", "m")];
+    for matchers in [&[][..], &metric] {
+        for source in all {
+            for (range, limit, expected) in [
+                (TimeRange::new(i64::MIN, START - 1), 0, &nothing),
+                (TimeRange::new(head.max + 1, i64::MAX), 0, &nothing),
+                (at(head.min), 0, &everything),
+                (at(head.max), 0, &everything),
+                (TimeRange::ALL, 0, &everything),
+                (TimeRange::ALL, 1, &(strings(&["__name__"]), strings(&["0"]), 1)),
+                (TimeRange::ALL, 2, &(strings(&["__name__", "n"]), strings(&["0", "1"]), 2)),
+            ] {
+                assert_eq!(listed(source, range, matchers, limit), *expected, "{matchers:?} {range:?} {limit}");
+            }
+        }
+        // Blocks have what is before.
+        let before = TimeRange::new(START, head.min - 1);
+        assert_eq!(listed(&of_head, before, matchers, 0), nothing, "{matchers:?}");
+        assert_eq!(listed(&db.source(), before, matchers, 0), everything, "{matchers:?}");
+        assert_eq!(listed(&of_late, at(late), matchers, 0), (strings(&["__name__", "n"]), strings(&["2"]), 1));
+        for range in [TimeRange::new(i64::MIN, late - 1), TimeRange::new(late + 1, i64::MAX)] {
+            assert_eq!(listed(&of_late, range, matchers, 0), nothing, "{matchers:?} {range:?}");
+        }
+    }
 }

@@ -21,6 +21,8 @@ pub struct HeadReader {
     id: u64,
     snapshot: Arc<Snapshot>,
     range: TimeRange,
+    /// Where samples lie that came in order; none if there are none.
+    span: Option<TimeRange>,
     /// The first generation of samples out of order that no block has yet.
     late_from: u64,
 }
@@ -29,9 +31,15 @@ impl Head {
     /// A view of the samples in `range`.
     #[must_use]
     pub fn reader(self: &Arc<Self>, range: TimeRange) -> HeadReader {
+        // Also before: what is truncated while this begins may have raised it, and the reader may still see that. And a commit
+        // that ends meanwhile may lower it.
+        let before = self.min_time().unwrap_or(i64::MAX);
         let (id, snapshot, range) = self.isolation.begin_read(range, &self.truncated);
         let late_from = self.out_of_order.passed_to();
-        HeadReader { head: Arc::clone(self), id, snapshot, range, late_from }
+        let first = self.min_time().unwrap_or(i64::MAX).min(before);
+        let span = self.max_time().filter(|last| first <= *last).map(|last| TimeRange::new(first, last));
+        let span = span.and_then(|span| span.intersect(&range));
+        HeadReader { head: Arc::clone(self), id, snapshot, range, span, late_from }
     }
 }
 
@@ -112,6 +120,13 @@ impl HeadReader {
     #[must_use]
     pub fn range(&self) -> TimeRange {
         self.range
+    }
+
+    /// Where the samples lie that it sees of those that came in order, in milliseconds, or in more than that; `None` if there
+    /// are none.
+    #[must_use]
+    pub fn span(&self) -> Option<TimeRange> {
+        self.span
     }
 
     /// The series that pass all `matchers`, with their labels, in label order.

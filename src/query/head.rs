@@ -55,7 +55,8 @@ impl HeadSource {
         collect: impl FnMut(&Labels, &mut Vec<String>),
     ) -> Result<Vec<String>> {
         if request.matchers.is_empty() {
-            let touches = request.range.overlaps(&self.reader.range());
+            // Of the whole head: which series has samples in the range is not looked for. The reader's range has no end.
+            let touches = self.reader.span().is_some_and(|span| span.overlaps(&request.range));
             return Ok(if touches { request.hints.first_of(all(&self.reader)) } else { Vec::new() });
         }
         collect_strings(&mut self.set(request.range, request.matchers, true, 0)?, request, collect)
