@@ -585,3 +585,35 @@ fn names_and_values_are_those_of_what_lies_in_the_range_and_as_many_as_are_asked
         }
     }
 }
+
+#[test]
+fn who_does_not_see_a_commit_of_late_samples_is_not_told_of_its_series_by_their_chunk() {
+    let (env, _machine) = machine();
+    let db = Db::open_with(&env, dir(), Options { out_of_order_window: 4 * HOUR, ..options() }).unwrap();
+    fill(&db, 0..3);
+    let source = db.source();
+    let mut appender = db.appender();
+    let odd = Labels::from_pairs([("__name__", "odd"), ("n", "late")]);
+    // More than a buffer holds, so that chunks are made of them, and before what may be cut next, so that all are late.
+    for step in 0..80 {
+        appender.append(None, &odd, START + step, 1.0).unwrap();
+    }
+    assert_eq!(appender.commit().unwrap().out_of_order, 80);
+    let list = |source: &DbSource| {
+        let budget = Budget::unlimited();
+        let matchers = [Matcher::equal("__name__", "odd")];
+        let mut found = Vec::new();
+        for labels_only in [true, false] {
+            let mut request = SelectRequest::new(TimeRange::ALL, &matchers, &budget);
+            request.hints.labels_only = labels_only;
+            let mut set = source.select(&request).unwrap();
+            while let Some(series) = set.next().unwrap() {
+                found.push(series.labels.to_string());
+            }
+            found.extend(source.label_values("n", &request).unwrap());
+        }
+        found
+    };
+    assert_eq!(list(&source), [""; 0]);
+    assert_eq!(list(&db.source()).len(), 4);
+}

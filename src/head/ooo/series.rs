@@ -28,6 +28,16 @@ pub(super) struct Chunk {
     pub(super) generation: u64,
     /// The samples of commits that some reader did not see when the chunk was made, each with its commit.
     marks: Option<Box<[(i64, u64)]>>,
+    /// Whether those are all of its samples: a reader that sees none of the commits must not see that there is a chunk.
+    all_marked: bool,
+}
+
+impl Chunk {
+    /// Whether a reader sees none of its samples.
+    fn is_hidden_from(&self, snapshot: &Snapshot) -> bool {
+        let mut marks = self.marks.iter().flat_map(|marks| marks.iter());
+        self.all_marked && marks.all(|(_, commit)| !snapshot.sees(*commit))
+    }
 }
 
 /// What a series has out of order. Absent in most.
@@ -149,9 +159,12 @@ impl OutOfOrder {
     pub(super) fn seal(&mut self, chunks: Vec<(TimeRange, Stored)>, low: u64) {
         let generation = self.generation;
         for (range, data) in chunks {
-            let unseen = self.buffer.iter().filter(|held| held.commit >= low && range.contains(held.sample.t));
+            let mut samples = self.buffer.iter().filter(|held| range.contains(held.sample.t));
+            let unseen = samples.clone().filter(|held| held.commit >= low);
             let marks: Box<[(i64, u64)]> = unseen.map(|held| (held.sample.t, held.commit)).collect();
-            self.chunks.push(Chunk { range, data, generation, marks: Some(marks).filter(|marks| !marks.is_empty()) });
+            let all_marked = samples.all(|held| held.commit >= low);
+            let marks = Some(marks).filter(|marks| !marks.is_empty());
+            self.chunks.push(Chunk { range, data, generation, marks, all_marked });
         }
         self.buffer.clear();
     }
@@ -192,12 +205,14 @@ impl OutOfOrder {
         self.buffer.retain(|held| !range.contains(held.sample.t));
         for (index, written) in rewritten.into_iter().rev() {
             let Some(chunk) = self.chunks.get(index) else { continue };
-            let (generation, marks) = (chunk.generation, chunk.marks.clone());
-            let chunks = written.into_iter().map(|it| Chunk {
-                range: TimeRange::new(it.min_time, it.max_time),
-                data: Stored::Memory(it.chunk),
-                generation,
-                marks: marks.clone(),
+            let (generation, marks, all_marked) = (chunk.generation, chunk.marks.clone(), chunk.all_marked);
+            let chunks = written.into_iter().map(|it| {
+                let span = TimeRange::new(it.min_time, it.max_time);
+                // What is deleted is seen by nobody, whoever sees its commit.
+                let left = |(t, _): &&(i64, u64)| span.contains(*t) && !range.contains(*t);
+                let marks: Box<[_]> = marks.iter().flat_map(|marks| marks.iter()).filter(left).copied().collect();
+                let marks = Some(marks).filter(|marks| !marks.is_empty());
+                Chunk { range: span, data: Stored::Memory(it.chunk), generation, marks, all_marked }
             });
             self.chunks.splice(index..=index, chunks);
         }
@@ -212,7 +227,8 @@ impl OutOfOrder {
         range: TimeRange,
         mut each: impl FnMut(TimeRange, Stored, Vec<TimeRange>),
     ) {
-        for chunk in self.chunks.iter().filter(|chunk| chunk.generation >= from && chunk.range.overlaps(&range)) {
+        let wanted = |chunk: &&Chunk| chunk.generation >= from && chunk.range.overlaps(&range);
+        for chunk in self.chunks.iter().filter(wanted).filter(|chunk| !chunk.is_hidden_from(snapshot)) {
             let marks = chunk.marks.iter().flat_map(|marks| marks.iter());
             let unseen = marks.filter(|(_, commit)| !snapshot.sees(*commit));
             let hide = unseen.map(|(t, _)| TimeRange::new(*t, *t)).collect();
@@ -242,7 +258,8 @@ impl OutOfOrder {
         let buffer = self.buffer.first().zip(self.buffer.last());
         let buffer = buffer.map(|(first, last)| TimeRange::new(first.sample.t, last.sample.t));
         let generation = self.generation;
-        let chunks = chunks.into_iter().map(|(range, data)| Chunk { range, data, generation, marks: None });
+        let chunks =
+            chunks.into_iter().map(|(range, data)| Chunk { range, data, generation, marks: None, all_marked: false });
         self.chunks.extend(chunks);
         self.newest = self.newest.max(mapped.map_or(i64::MIN, |range| range.max));
         if samples == self.buffer.len() && mapped == buffer {
