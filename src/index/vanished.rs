@@ -23,22 +23,26 @@ impl Vanished {
             *series += 1;
             *values.entry(value).or_default() += 1;
         }
-        let series: Vec<u32> = gone.iter().map(|(id, _)| *id).collect();
-        let mut vanished = Self { series: series.into(), names: BTreeSet::new(), values: BTreeMap::new() };
+        let ids: Vec<u32> = gone.iter().map(|(id, _)| *id).collect();
+        // Nobody else has it if all who have it are gone. A list that is longer than those who had it is not walked through; one
+        // that is not need not be theirs, since the head may have taken some of them out of it meanwhile.
+        let are_gone = |postings: Postings, had: usize| {
+            postings.len() <= had && postings.into_vec().iter().all(|id| ids.binary_search(id).is_ok())
+        };
+        let (mut names, mut all_values) = (BTreeSet::new(), BTreeMap::new());
         for (name, (series, counts)) in counts {
-            // Nobody else has it if the list is as long as those who had it.
-            if source.with_name(name)?.len() <= series {
-                vanished.names.insert(name.to_owned());
+            if are_gone(source.with_name(name)?, series) {
+                names.insert(name.to_owned());
             }
             let mut values = BTreeSet::new();
             for (value, count) in counts {
-                if source.postings(name, value)?.len() <= count {
+                if are_gone(source.postings(name, value)?, count) {
                     values.insert(value.to_owned());
                 }
             }
-            vanished.values.insert(name.to_owned(), values);
+            all_values.insert(name.to_owned(), values);
         }
-        Ok(vanished)
+        Ok(Self { series: ids.into(), names, values: all_values })
     }
 
     /// The series.
@@ -54,5 +58,50 @@ impl Vanished {
     /// Whether none but them have the value of the name.
     pub(crate) fn has_value(&self, name: &str, value: &str) -> bool {
         self.values.get(name).is_some_and(|values| values.contains(value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lists that are as they are, whoever was in them before.
+    struct Lists(Vec<(u32, Labels)>);
+
+    impl PostingsSource for Lists {
+        fn all(&self) -> Result<Postings> {
+            Ok(self.0.iter().map(|(id, _)| *id).collect::<Vec<_>>().into())
+        }
+
+        fn postings(&self, name: &str, value: &str) -> Result<Postings> {
+            let with = self.0.iter().filter(|(_, labels)| labels.get(name) == Some(value));
+            Ok(with.map(|(id, _)| *id).collect::<Vec<_>>().into())
+        }
+
+        fn postings_where(
+            &self,
+            name: &str,
+            _: &str,
+            _: &mut dyn FnMut(&str) -> bool,
+            take: &mut dyn FnMut(Postings),
+        ) -> Result<()> {
+            let with = self.0.iter().filter(|(_, labels)| labels.get(name).is_some());
+            take(with.map(|(id, _)| *id).collect::<Vec<_>>().into());
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_a_living_series_has_does_not_vanish_with_one_that_was_taken_out_of_the_lists() {
+        let series = |only: &str| Labels::from_pairs([("shared", "x"), ("only", only)]);
+        let gone = [(1, series("a"))];
+        let both = Vanished::find(&gone, &Lists(vec![(1, series("a")), (2, series("b"))])).unwrap();
+        let collected = Vanished::find(&gone, &Lists(vec![(2, series("b"))])).unwrap();
+        for vanished in [both, collected] {
+            assert!(!vanished.has_name("shared") && !vanished.has_value("shared", "x"));
+            assert!(vanished.has_value("only", "a") && !vanished.has_value("only", "b"));
+        }
+        let alone = Vanished::find(&gone, &Lists(vec![(1, series("a"))])).unwrap();
+        assert!(alone.has_name("shared") && alone.has_value("shared", "x"));
     }
 }
