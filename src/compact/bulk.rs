@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::merge::populate;
+use super::merge::populate_with;
 use super::overlap::resolve;
 use crate::block::{Block, BlockMeta, BlockRead, BlockWriter, CREATING, TimedChunk, Ulid, new_ulid};
 use crate::budget::Budget;
@@ -22,6 +22,7 @@ use crate::chunk::{ChunkWriter, Encoding, Rules, WrittenChunk};
 use crate::codec::FixedMap;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{Env, create_dir_durably, with_suffix};
+use crate::head::FloatEncoding;
 use crate::model::{HistogramError, Labels, Native, Sample, TimeRange, Value};
 
 /// Bytes that a series is counted with beside its labels and chunks.
@@ -39,11 +40,21 @@ pub struct BulkOptions {
     pub memory: usize,
     /// Whether start timestamps are kept, in chunk encodings that Thanos and older versions of Prometheus cannot read. No.
     pub start_timestamps: bool,
+    /// How floats are encoded; those with a start timestamp that is kept are [`FloatEncoding::Xor2`] in any case. `None`: XOR,
+    /// or as the database encodes them into which [`Db::bulk`](crate::db::Db::bulk) puts them.
+    pub float_encoding: Option<FloatEncoding>,
 }
 
 impl Default for BulkOptions {
     fn default() -> Self {
-        Self { block_duration: 2 * 60 * 60 * 1000, memory: 64 << 20, start_timestamps: false }
+        Self { block_duration: 2 * 60 * 60 * 1000, memory: 64 << 20, start_timestamps: false, float_encoding: None }
+    }
+}
+
+impl BulkOptions {
+    /// The encoding of floats without a start timestamp.
+    fn floats(&self) -> Encoding {
+        self.float_encoding.unwrap_or_default().into()
     }
 }
 
@@ -156,6 +167,7 @@ impl BulkWriter {
                     true => ChunkWriter::new(Rules::Merge),
                     false => ChunkWriter::without_start_timestamps(Rules::Merge),
                 };
+                let writer = writer.with_floats(self.options.floats());
                 series.parts.push((start, Part { writer, chunks: Vec::new(), last: None }));
                 self.bytes += PART_BYTES;
                 series.parts.len() - 1
@@ -195,7 +207,7 @@ impl BulkWriter {
                 let chunk = part.writer.finish();
                 part.take(chunk);
                 let mut chunks = Vec::with_capacity(part.chunks.len());
-                resolve(&labels, &mut part.chunks, Encoding::Xor, &mut chunks)?;
+                resolve(&labels, &mut part.chunks, self.options.floats(), &mut chunks)?;
                 spans.entry(start).or_default().push((labels.clone(), chunks));
             }
         }
@@ -265,7 +277,7 @@ impl BulkWriter {
         let max = runs.iter().map(|run| run.max_time).max().unwrap_or(0).saturating_sub(1);
         let sources: Vec<&dyn BlockRead> = blocks.iter().map(|block| block as &dyn BlockRead).collect();
         let mut writer = BlockWriter::create(fs, &self.scratch.path, self.new_meta(min, max))?;
-        populate(&mut writer, &sources, TimeRange::new(min, max), budget)?;
+        populate_with(&mut writer, &sources, TimeRange::new(min, max), self.options.floats(), budget)?;
         let meta = writer.finish()?;
         for run in runs {
             let path = self.scratch.block(run.ulid);
@@ -404,5 +416,32 @@ mod tests {
         let kind = writer.append(&Labels::from_pairs([("a", "b")]), &sample).unwrap_err().kind();
         assert_eq!(kind, ErrorKind::InvalidInput);
         assert!(writer.finish().unwrap().is_empty());
+    }
+
+    #[test]
+    fn floats_are_encoded_as_is_asked_in_runs_that_overlap_too() {
+        let encodings = |float_encoding, memory| {
+            let (env, _) = Env::simulated(1);
+            let dir = Path::new("/out");
+            let options = BulkOptions { float_encoding, memory, ..BulkOptions::default() };
+            let mut writer = BulkWriter::create(&env, dir, options).unwrap();
+            for t in (0..300).chain(100..400) {
+                writer.append(&Labels::from_pairs([("a", "b")]), &Sample::float(t, 1.0)).unwrap();
+            }
+            let mut found = BTreeSet::new();
+            for meta in writer.finish().unwrap() {
+                let block = Block::open(&*env.fs, &dir.join(meta.ulid.to_string())).unwrap();
+                let mut chunks = Vec::new();
+                for id in block.select(&[]).unwrap() {
+                    block.series(id, &mut Labels::empty(), &mut chunks).unwrap();
+                    found.extend(chunks.iter().map(|meta| block.chunk(meta).unwrap().encoding.byte()));
+                }
+            }
+            found.into_iter().collect::<Vec<_>>()
+        };
+        for memory in [1 << 20, 1000] {
+            assert_eq!(encodings(None, memory), [Encoding::Xor.byte()]);
+            assert_eq!(encodings(Some(FloatEncoding::Xor2), memory), [Encoding::Xor2.byte()]);
+        }
     }
 }

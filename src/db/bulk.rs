@@ -62,6 +62,8 @@ impl Db {
     /// `NotReady` after [`close`](Db::close), `InvalidInput` for options, `Io`, `Full`.
     pub fn bulk(&self, options: BulkOptions) -> Result<Bulk> {
         self.inner.check_open()?;
+        let float_encoding = options.float_encoding.or(Some(self.inner.options.float_encoding));
+        let options = BulkOptions { float_encoding, ..options };
         let writer = BulkWriter::create(&self.inner.env, &self.inner.dir, options)?;
         Ok(Bulk { db: self.clone(), writer })
     }

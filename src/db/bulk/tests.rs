@@ -1,7 +1,10 @@
 use super::*;
+use crate::block::BlockRead;
+use crate::chunk::Encoding;
 use crate::db::{DbSource, Options};
 use crate::fs::Env;
 use crate::fs::sim::{OpKind, START_MS};
+use crate::head::FloatEncoding;
 use crate::model::Value;
 use crate::query::{SelectRequest, Source, series_samples};
 
@@ -220,4 +223,19 @@ fn merging_a_block_that_reaches_into_the_head_s_time_does_not_cost_the_head_its_
     assert_eq!(expected.iter().filter(|(_, value)| *value == 1.0).count(), 105);
     let env = machine.kill();
     assert_eq!(content(&open(&env, without_bound()).source()), expected);
+}
+
+#[test]
+fn a_backfill_is_encoded_as_the_database_is_unless_it_says_otherwise() {
+    let (env, _machine) = Env::simulated(1);
+    let db = open(&env, Options { float_encoding: FloatEncoding::Xor2, ..without_bound() });
+    for (asked, expected) in [(None, Encoding::Xor2), (Some(FloatEncoding::Xor), Encoding::Xor)] {
+        let mut bulk = db.bulk(BulkOptions { float_encoding: asked, ..BulkOptions::default() }).unwrap();
+        bulk.append(&labels(), &Sample::float(START_MS, 1.0)).unwrap();
+        let ulids = bulk.commit().unwrap();
+        let block = Block::open(&*env.fs, &Path::new("/data").join(ulids[0].to_string())).unwrap();
+        let mut chunks = Vec::new();
+        block.series(block.select(&[]).unwrap()[0], &mut Labels::empty(), &mut chunks).unwrap();
+        assert_eq!(block.chunk(&chunks[0]).unwrap().encoding, expected);
+    }
 }
