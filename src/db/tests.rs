@@ -617,3 +617,17 @@ fn who_does_not_see_a_commit_of_late_samples_is_not_told_of_its_series_by_their_
     assert_eq!(list(&source), [""; 0]);
     assert_eq!(list(&db.source()).len(), 4);
 }
+
+#[test]
+fn the_owner_removes_what_prometheus_would_believe_of_the_numbers_of_series() {
+    let (env, _machine) = machine();
+    open(&env).close().unwrap();
+    let state = dir().join("wal/series_state.json");
+    let text = br#"{"last_series_id":7,"last_wal_segment":0,"clean_shutdown":true}"#;
+    env.fs.create(&state).unwrap().append(text).unwrap();
+    drop(ReadOnlyDb::open_with(&env, dir()).unwrap());
+    assert!(env.fs.stat(&state).unwrap().is_some(), "who only reads leaves it");
+    let db = open(&env);
+    assert!(env.fs.stat(&state).unwrap().is_none());
+    assert_eq!(db.status().log_damage, []);
+}

@@ -114,6 +114,10 @@ pub(crate) const WAL_DIR: &str = "wal";
 /// The directory of the log of out-of-order samples.
 pub(crate) const WBL_DIR: &str = "wbl";
 
+/// What Prometheus's flag `fast-startup` keeps beside the log's segments: the last number of a series. It believes a file that
+/// says it was closed in order, whoever wrote to the directory since, and would give numbers again that series here have.
+const SERIES_STATE: &str = "series_state.json";
+
 /// What a head may hold and take.
 #[derive(Debug, Clone, Copy)]
 pub struct HeadOptions {
@@ -320,6 +324,12 @@ impl Head {
         repair(env, &wal, &replayed.damage)?;
         repair(env, &wbl, &replayed.damage)?;
         replayed.damage.extend(damage);
+        // Before any series is created here, and for good.
+        let state = wal.join(SERIES_STATE);
+        let removing = |error| Error::from(error).context(format_args!("removing {}", state.display()));
+        if fs.stat(&state).map_err(removing)?.is_some() {
+            fs.remove_file(&state).and_then(|()| fs.sync_dir(&wal)).map_err(removing)?;
+        }
         head.log = Some(Log::open(env, &wal, log)?);
         // What is in there is to go some day, even if the window is closed now.
         let looking = |error| Error::from(error).context(format_args!("looking at {}", wbl.display()));
