@@ -134,10 +134,12 @@ impl Appender {
     }
 
     /// [`append`](Appender::append) with the labels as [`Labels::as_packed`] gives them or `LabelsBuilder::pack_into`
-    /// writes them: a series that is known costs no allocation.
+    /// writes them: a series that is known costs no allocation. Bytes that are the packed form of no set (cut off, not sorted,
+    /// a name twice, an empty value) name no series, and none is created for them; if there is a good reference, they are not
+    /// looked at.
     ///
     /// # Errors
-    /// As [`append`](Appender::append).
+    /// As [`append`](Appender::append); `InvalidInput` for bytes that are no set.
     #[inline]
     pub fn append_packed(&mut self, reference: Option<SeriesRef>, packed: &[u8], t: i64, v: f64) -> Result<SeriesRef> {
         self.append_float(reference, packed, 0, t, v)

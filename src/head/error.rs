@@ -52,6 +52,9 @@ pub enum Refusal {
     /// The label set is empty: there is nothing to find the series by.
     #[error("empty label set")]
     NoLabels,
+    /// The bytes are the packed form of no label set: cut, not sorted, with a name twice or an empty value.
+    #[error("labels in no packed form: cut off, not sorted by name, a name twice or an empty value")]
+    NotPacked,
     /// Metadata or an exemplar for a series that there is not.
     #[error("unknown series")]
     UnknownSeries,
@@ -74,9 +77,11 @@ impl From<Refusal> for Error {
             Refusal::TooOld { .. } | Refusal::BeforeWindow { .. } => ErrorKind::TooOld,
             Refusal::TooFarAhead { .. } => ErrorKind::TooFarAhead,
             Refusal::SeriesLimit { .. } => ErrorKind::LimitExceeded,
-            Refusal::NoLabels | Refusal::UnknownSeries | Refusal::ExemplarTooLong { .. } | Refusal::Histogram(_) => {
-                ErrorKind::InvalidInput
-            }
+            Refusal::NoLabels
+            | Refusal::NotPacked
+            | Refusal::UnknownSeries
+            | Refusal::ExemplarTooLong { .. }
+            | Refusal::Histogram(_) => ErrorKind::InvalidInput,
         };
         Self::new(kind, refusal)
     }

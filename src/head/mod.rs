@@ -73,7 +73,7 @@ use xxhash_rust::xxh64::xxh64;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{Env, Spare};
-use crate::model::LabelsIter;
+use crate::model::{LabelsIter, is_packed};
 use crate::wal::{Log, LogOptions, repair};
 
 pub use appender::{Appender, Committed};
@@ -475,6 +475,9 @@ impl Head {
         }
         // What the log has is taken whatever the limit is now.
         let is_new = logged.is_none();
+        if is_new && !is_packed(packed) {
+            return Err(Refusal::NotPacked);
+        }
         let limit = self.options.max_series.filter(|_| is_new).unwrap_or(u64::MAX);
         if self.counters.series.fetch_add(1, Ordering::AcqRel) >= limit {
             self.counters.series.fetch_sub(1, Ordering::AcqRel);

@@ -561,3 +561,25 @@ fn readers_that_come_and_go_without_a_gap_keep_no_more_than_one_truncation_has()
     assert_eq!(head.series_count(), 1);
     assert!(!head.can_collect());
 }
+
+#[test]
+fn bytes_that_are_no_packed_labels_create_no_series() {
+    let head = head(HeadOptions::default());
+    let mut appender = head.appender();
+    let known = appender.append(None, &labels(1), 1000, 1.0).unwrap();
+    for broken in [
+        &b"\x05a"[..],
+        b"\x01a\x01b\x01",
+        b"\x01b\x01x\x01a\x01x",
+        b"\x01a\x01x\x01a\x01y",
+        b"\x01a\x00",
+        b"\x01a\x01\xff",
+        b"\xff\x01\x00\x00a\x01x",
+    ] {
+        let appended = appender.append_packed(None, broken, 1000, 1.0).map_err(|error| error.kind());
+        assert_eq!(appended, Err(ErrorKind::InvalidInput), "{broken:?}");
+        appender.append_packed(Some(known), broken, 1000, 1.0).unwrap();
+    }
+    appender.append_packed(None, labels(2).as_packed(), 1000, 1.0).unwrap();
+    assert_eq!(head.series_count(), 2);
+}

@@ -40,7 +40,8 @@ impl Labels {
     }
 
     /// The set of `pairs`, in any order. Pairs with an empty value are left out, as an empty label is an absent one in
-    /// Prometheus; of pairs with the same name the last wins.
+    /// Prometheus; of pairs with the same name the last wins. A name or value of more than 16 MiB, which the packed form has
+    /// no place for, is cut at a character's boundary: who takes texts from outside limits them before.
     pub fn from_pairs<N: AsRef<str>, V: AsRef<str>>(pairs: impl IntoIterator<Item = (N, V)>) -> Self {
         let mut builder = LabelsBuilder::new();
         for (name, value) in pairs {
@@ -52,15 +53,7 @@ impl Labels {
     /// The set whose packed form is `packed`; `None` if no set has that form.
     #[must_use]
     pub fn parse_packed(packed: &[u8]) -> Option<Self> {
-        let (mut labels, mut previous) = (LabelsIter { rest: packed }, None);
-        while !labels.rest.is_empty() {
-            let (name, value) = labels.next()?;
-            if value.is_empty() || previous.is_some_and(|previous| previous >= name) {
-                return None;
-            }
-            previous = Some(name);
-        }
-        Some(Self { packed: Arc::from(packed) })
+        is_packed(packed).then(|| Self { packed: Arc::from(packed) })
     }
 
     /// The labels in order of their names.
@@ -302,7 +295,8 @@ impl LabelsBuilder {
         self.pairs.clear();
     }
 
-    /// Takes in a pair. An empty value removes what an earlier push of the name gave.
+    /// Takes in a pair. An empty value removes what an earlier push of the name gave. See [`Labels::from_pairs`] for texts of
+    /// more than 16 MiB.
     pub fn push(&mut self, name: &str, value: &str) -> &mut Self {
         let start = self.text.len() as u32;
         self.text.push_str(name);
@@ -369,6 +363,19 @@ impl LabelsBuilder {
         self.pack_into(&mut packed);
         Labels { packed: packed.into() }
     }
+}
+
+/// Whether `packed` is the packed form of a set.
+pub(crate) fn is_packed(packed: &[u8]) -> bool {
+    let (mut labels, mut previous) = (LabelsIter { rest: packed }, None);
+    while !labels.rest.is_empty() {
+        let Some((name, value)) = labels.next() else { return false };
+        if value.is_empty() || previous.is_some_and(|previous| previous >= name) {
+            return false;
+        }
+        previous = Some(name);
+    }
+    true
 }
 
 /// Appends one name or value in packed form. Longer than 16 MiB is cut at a character's boundary; every way in from

@@ -25,8 +25,8 @@ pub(crate) use histogram::{Native, bucket_count};
 pub(crate) use labels::Quoted;
 #[cfg(feature = "wire")]
 pub(crate) use labels::put_packed_label;
-pub(crate) use labels::put_text;
 pub use labels::{LABEL_LONGEST, Labels, LabelsBuilder, LabelsIter, METRIC_NAME, quoted};
+pub(crate) use labels::{is_packed, put_text};
 pub use matcher::{MatchOp, Matcher, MatcherError, Reach};
 pub use metadata::{Metadata, MetricType};
 pub use sample::{STALE_NAN_BITS, Sample, Value, is_stale};
