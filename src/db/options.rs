@@ -65,7 +65,8 @@ pub struct Options {
     pub background: bool,
     /// How often that thread looks: 1 min.
     pub maintenance_interval: Duration,
-    /// Whether closing leaves a snapshot of the head, so that the next opening reads no log: no.
+    /// Whether closing leaves a snapshot of the head, so that the next opening reads no log: no. There is none as long as the
+    /// log has deletions that Prometheus wrote and the directory a `wbl/`: see [`Head::write_snapshot`](crate::head::Head::write_snapshot).
     pub snapshot_at_close: bool,
     /// How often maintenance leaves one, so that opening after a crash reads only the log behind it; `None`: never.
     pub snapshot_interval: Option<Duration>,

@@ -218,6 +218,8 @@ pub struct Head {
     tombstones: HeadTombstones,
     /// Some of them are Prometheus's, whose deletions cover late samples that the log of those still has.
     deleted_elsewhere: AtomicBool,
+    /// Somebody was told that for this reason there is no snapshot.
+    told_of_no_snapshot: AtomicBool,
     out_of_order: OutOfOrderTable,
     exemplars: Exemplars,
     metadata: MetricMetadata,
@@ -282,6 +284,7 @@ impl Head {
             gone: Mutex::default(),
             tombstones: HeadTombstones::default(),
             deleted_elsewhere: AtomicBool::new(false),
+            told_of_no_snapshot: AtomicBool::new(false),
             out_of_order: OutOfOrderTable::new(options.float_encoding.into()),
             exemplars: Exemplars::new(options.max_exemplars, options.out_of_order_window),
             metadata: MetricMetadata::default(),

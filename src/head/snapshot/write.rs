@@ -22,7 +22,9 @@ const ROUNDS: usize = 64;
 
 impl Head {
     /// Writes what a restart needs beside the log that comes from now on, and removes what was written of this kind
-    /// before. Appends and queries go on. Nothing happens without a log, or if nothing was committed since the last time.
+    /// before. Appends and queries go on. Nothing happens without a log, or if nothing was committed since the last time; nor
+    /// as long as the log has deletions of Prometheus's and there is a log of late samples, which such a deletion hides at
+    /// each opening: the next one reads the whole log.
     ///
     /// # Errors
     /// `Io`, `Full`: the snapshot before, if there is one, is still good. `NotReady` if commits fill chunks faster than
@@ -32,6 +34,11 @@ impl Head {
         let Some(dir) = log.dir().parent() else { return Ok(()) };
         // A snapshot does not tell whose a deletion is, and with Prometheus's late samples are hidden at each opening.
         if self.deleted_elsewhere.load(Ordering::Acquire) && self.out_of_order.log.is_some() {
+            if !self.told_of_no_snapshot.swap(true, Ordering::AcqRel) {
+                let why =
+                    "no snapshot of the head: the log has deletions of another program, which late samples depend on";
+                tracing::info!(dir = %dir.display(), "{why}");
+            }
             return Ok(());
         }
         let fs = self.env.fs.as_ref();
