@@ -2,12 +2,17 @@
 //!
 //! ```text
 //! data/
-//!   lock          held by the one process that writes
-//!   wal/          the head's log
-//!   wbl/          the log of samples that came out of order
-//!   chunks_head/  the head's full chunks: a copy of what the log says
-//!   01M7Z…/       blocks
+//!   lock                         held by the one process that writes
+//!   wal/                         the head's log
+//!   wbl/                         the log of samples that came out of order
+//!   chunks_head/                 the head's full chunks: a copy of what the log says
+//!   chunk_snapshot.000004.…/     what the head held, so that opening reads less of the log
+//!   01M7Z…/                      blocks
+//!   01M7Z….tmp-for-creation/     a block, or a backfill, that is being written; `.tmp-for-deletion`: a block on its way out
+//!   downsampled/01M7Z…/          coarser copies of blocks
 //! ```
+//!
+//! `docs/format/directory.md` has all of it.
 //!
 //! A [`Db`] owns the directory: it appends, answers, and cuts blocks from the head when it is due ([`Db::maintain`], or a
 //! thread of its own if the opener wants one). A [`ReadOnlyDb`] reads a directory that somebody else may own, and never
@@ -319,8 +324,9 @@ impl Db {
     }
 
     /// Copies what is here at this moment into the directory `dir`, which is created: the blocks as hard links where the
-    /// disk can, and with `with_head` what the head holds as one more block. The copy can be opened as a database. Which
-    /// blocks it has.
+    /// disk can, and with `with_head` what the head holds as one more block. The copy can be opened as a database. Coarser
+    /// copies of blocks (`downsampled/`), exemplars and metadata are not in it: what downsampling is set for is made again of
+    /// the blocks that are there. Which blocks it has.
     ///
     /// # Errors
     /// `InvalidInput` for a directory that is this one or has a block's name; `Io`, also for one that has these blocks

@@ -44,7 +44,7 @@ pub struct Options {
     pub out_of_order_window: i64,
     /// The most series in the head; `None`: no limit.
     pub max_series: Option<u64>,
-    /// The most exemplars kept, over all series.
+    /// The most exemplars kept, over all series, in memory and in the log: the newest. 100,000; 0: none are kept.
     pub max_exemplars: usize,
     /// How floats are encoded: XOR. [`FloatEncoding::Xor2`] is for readers since Prometheus 3.14; Thanos is none.
     pub float_encoding: FloatEncoding,

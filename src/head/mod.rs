@@ -127,7 +127,7 @@ pub struct HeadOptions {
     pub future_bound: Option<i64>,
     /// The most series; `None`: no limit. Samples of series that exist are taken when it is reached.
     pub max_series: Option<u64>,
-    /// The most exemplars kept, over all series; 0: none.
+    /// The most exemplars kept, over all series: the newest. 100,000; 0: none, and none is taken.
     pub max_exemplars: usize,
     /// How floats are encoded. XOR.
     pub float_encoding: FloatEncoding,
