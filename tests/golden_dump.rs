@@ -33,6 +33,10 @@ fn dump(dir: &Path, owner: &Options) -> Vec<String> {
     let db = ReadOnlyDb::open_as(&Env::real(), dir, owner).unwrap();
     let status = db.status();
     assert!(status.log_damage.is_empty() && status.quarantined.is_empty(), "{status:?}");
+    // Else the whole log would be read, and answer the same.
+    let entries = Env::real().fs.list(dir).unwrap();
+    let has_snapshot = entries.iter().any(|entry| entry.name.starts_with("chunk_snapshot."));
+    assert_eq!((status.snapshot.is_some(), status.snapshot_refused), (has_snapshot, None), "{}", dir.display());
     let budget = Budget::unlimited();
     let mut set = db.source().select(&SelectRequest::new(TimeRange::ALL, &[], &budget)).unwrap();
     let mut lines = Vec::new();
@@ -85,10 +89,12 @@ fn check(writer: &str, state: &str) {
 #[ignore = "needs the golden directories: NARTHEX_SHARED"]
 fn every_golden_directory() {
     let root = Path::new(&std::env::var_os("NARTHEX_SHARED").unwrap()).join("golden/prometheus-3.14");
+    let mut snapshots = 0;
     for writer in ["xor-wal-plain", "xor-wal-snappy", "xor2-st-wal-zstd", "all-st-wal-snappy"] {
         for state in ["closed", "crashed-after-compaction", "crashed-before-compaction"] {
             let dir = root.join(writer).join(state);
             let expected = if state == "closed" { "crashed-after-compaction" } else { state };
+            snapshots += usize::from(ReadOnlyDb::open_with(&Env::real(), &dir).unwrap().status().snapshot.is_some());
             let (ours, theirs) = (dump(&dir, &owner(writer, state)), golden(writer, expected));
             let wrong = ours.iter().zip(&theirs).filter(|(a, b)| a != b);
             let wrong: Vec<_> = wrong.map(|(ours, theirs)| difference(ours, theirs)).take(3).collect();
@@ -96,6 +102,7 @@ fn every_golden_directory() {
             assert!(equal, "{writer}/{state}: {} {}: {}", ours.len(), theirs.len(), wrong.join("\n"));
         }
     }
+    assert_eq!(snapshots, 2, "of the two writers that left one");
 }
 
 #[test]

@@ -298,6 +298,12 @@ fn copy(from: &Path, to: &Path) {
 }
 
 fn run(program: &str, arguments: &[String]) -> String {
+    let (printed, _) = run_and_listen(program, arguments);
+    printed
+}
+
+/// What a program prints, and what it says beside that.
+fn run_and_listen(program: &str, arguments: &[String]) -> (String, String) {
     let output = Command::new(program).args(arguments).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {arguments:?}: {said}");
@@ -307,7 +313,8 @@ fn run(program: &str, arguments: &[String]) -> String {
     {
         assert!(!said.contains(bad), "{program} {arguments:?}: {said}");
     }
-    String::from_utf8(output.stdout).unwrap()
+    let said = said.into_owned();
+    (String::from_utf8(output.stdout).unwrap(), said)
 }
 
 /// The first place where two dumps differ.
@@ -339,6 +346,17 @@ fn without_resets(text: &str) -> String {
 }
 
 impl Bench {
+    /// Prometheus takes the snapshot that lies in `dir`, and does not merely answer the same from its log.
+    fn assert_they_take_the_snapshot(&self, name: &str, setting: Setting, dir: &Path) {
+        let copied = self.root.join("copy");
+        copy(dir, &copied);
+        let mut arguments = vec!["dump".to_owned(), "-verbose=true".to_owned()];
+        arguments.extend(setting.flags());
+        arguments.push(copied.display().to_string());
+        let (_, said) = run_and_listen(&self.continues, &arguments);
+        assert!(said.contains("chunk snapshot loaded"), "{name}: {said}");
+    }
+
     /// What Prometheus answers over a copy of `dir`.
     fn theirs(&self, setting: Setting, dir: &Path) -> String {
         let copied = self.root.join("copy");
@@ -378,6 +396,9 @@ impl Bench {
             db.flush().unwrap();
         }
         let left = self.leave(db, setting, &dir);
+        if setting.snapshots && !setting.killed[0] {
+            self.assert_they_take_the_snapshot(name, setting, &dir);
+        }
         let theirs = self.theirs(setting, &dir);
         assert_same(&format!("{name}: what we wrote"), &compared(&left.0), &compared(&theirs));
         assert_same(&format!("{name}: our exemplars"), &left.1, &self.their_exemplars(setting, &dir));
@@ -407,6 +428,9 @@ impl Bench {
         let db = Db::open(&dir, setting.options()).unwrap();
         let status = db.status();
         assert!(status.log_damage.is_empty() && status.quarantined.is_empty(), "{name}: {status:?}");
+        if setting.snapshots && !setting.killed[1] {
+            assert!(status.snapshot.is_some() && status.snapshot_refused.is_none(), "{name}: {status:?}");
+        }
         assert_same(&format!("{name}: what they wrote"), &compared(&dump(&db.source())), &compared(&theirs));
         let [ours, theirs] = [&exemplars(&db), &their_exemplars].map(|text| newer(text, BEGIN + 701 * STEP));
         assert_same(&format!("{name}: their exemplars"), &ours, &theirs);
