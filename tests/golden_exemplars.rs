@@ -31,32 +31,48 @@ fn found(dir: &Path) -> Vec<Json> {
     lines
 }
 
+/// What a writer's owner answered with.
+fn answered(root: &Path, writer: &str) -> Vec<Json> {
+    let text =
+        zstd::decode_all(&*Env::real().fs.read(&root.join(writer).join("exemplars.jsonl.zst")).unwrap()).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    let theirs: Vec<Json> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(theirs.len(), 76);
+    theirs
+}
+
+const WRITERS: [&str; 4] = ["all-st-wal-snappy", "xor-wal-plain", "xor-wal-snappy", "xor2-st-wal-zstd"];
+
+/// Which of them a directory has that was left after a compaction. The checkpoint that the writer made then has none of what
+/// is before it, whatever the writer still had in memory.
+fn first(writer: &str) -> usize {
+    match writer {
+        "xor-wal-plain" => 40,
+        "xor-wal-snappy" => 42,
+        _ => 0,
+    }
+}
+
 #[test]
 fn every_log_answers_with_the_exemplars_that_its_owner_answered_with() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/golden/prometheus-3.14");
-    let mut compared = 0;
-    for writer in ["all-st-wal-snappy", "xor-wal-plain", "xor-wal-snappy", "xor2-st-wal-zstd"] {
-        let text =
-            zstd::decode_all(&*Env::real().fs.read(&root.join(writer).join("exemplars.jsonl.zst")).unwrap()).unwrap();
-        let text = String::from_utf8(text).unwrap();
-        let theirs: Vec<Json> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!(theirs.len(), 76);
-        for state in ["closed", "crashed-before-compaction", "crashed-after-compaction"] {
-            let dir = root.join(writer).join(state);
-            if Env::real().fs.stat(&dir.join("wal")).unwrap().is_some() {
-                // Two came after the first copy was made. The checkpoint that the writer made in its compaction has none of
-                // what is before it, whatever the writer still had in memory.
-                let until = if state == "crashed-before-compaction" { 74 } else { 76 };
-                let from = match (writer, state) {
-                    (_, "crashed-before-compaction") => 0,
-                    ("xor-wal-plain", _) => 40,
-                    ("xor-wal-snappy", _) => 42,
-                    _ => 0,
-                };
-                assert_eq!(found(&dir), theirs[from..until], "{writer}/{state}");
-                compared += 1;
-            }
+    for writer in WRITERS {
+        let theirs = answered(&root, writer);
+        // Two came after the first copy was made.
+        for (state, expected) in [("crashed-before-compaction", 0..74), ("crashed-after-compaction", first(writer)..76)]
+        {
+            assert_eq!(found(&root.join(writer).join(state)), theirs[expected], "{writer}/{state}");
         }
     }
-    assert!(compared >= 8, "{compared}");
+}
+
+/// Two of the writers left a snapshot. It has all that they had in memory, also what their checkpoints have not.
+#[test]
+#[ignore = "needs the golden directories: NARTHEX_SHARED"]
+fn every_closed_directory_answers_with_the_exemplars_that_its_owner_answered_with() {
+    let root = Path::new(&std::env::var_os("NARTHEX_SHARED").unwrap()).join("golden/prometheus-3.14");
+    for writer in WRITERS {
+        let from = if writer == "xor-wal-snappy" { 0 } else { first(writer) };
+        assert_eq!(found(&root.join(writer).join("closed")), answered(&root, writer)[from..], "{writer}");
+    }
 }
