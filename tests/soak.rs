@@ -163,6 +163,8 @@ struct Soak {
     deleted: RwLock<Deleted>,
     samples: AtomicU64,
     compared: AtomicU64,
+    /// How many series deletions have hit, counted for the head and each block.
+    hit: AtomicU64,
     /// The longest time that a piece of work took which holds nothing, in nanoseconds.
     unheld: AtomicU64,
     done: AtomicBool,
@@ -170,6 +172,9 @@ struct Soak {
 
 /// No more series than this are in memory: those that live, and those that ended in the last minute.
 const SERIES: u64 = APPENDERS * (LASTING + NEW_A_SECOND * (LIFE_MS.unsigned_abs() / 1000 + 60));
+
+/// No piece of work takes longer while it holds a lock that an append or a query may wait for.
+const LONGEST_WORK: Duration = Duration::from_millis(5);
 
 /// Some half a millisecond of work.
 const WORK: u64 = 500_000;
@@ -306,7 +311,8 @@ impl Soak {
             // Long enough ago that nothing late comes there.
             let max = now - WINDOW_MS - (splitmix64(&mut random) % 30_000).cast_signed();
             let range = TimeRange::new(max - (splitmix64(&mut random) % 3000).cast_signed(), max);
-            self.db.delete(range, &[Matcher::equal("class", class.to_string())]).unwrap();
+            let hit = self.db.delete(range, &[Matcher::equal("class", class.to_string())]).unwrap();
+            self.hit.fetch_add(hit, Ordering::Relaxed);
             deleted.push((range, class));
             deleted.retain(|(range, _)| range.max >= now - 3 * KEPT_MS);
         }
@@ -358,11 +364,14 @@ fn under_load_nothing_is_lost_and_memory_stays() {
         deleted: RwLock::default(),
         samples: AtomicU64::new(0),
         compared: AtomicU64::new(0),
+        hit: AtomicU64::new(0),
         unheld: AtomicU64::new(0),
         done: AtomicBool::new(false),
     };
     let started = soak.env.clock.monotonic();
     let mut memory = Vec::new();
+    // All blocks that were seen, and those of them that were merged of others.
+    let (mut blocks, mut merged) = (BTreeSet::new(), BTreeSet::new());
     thread::scope(|scope| {
         let soak = &soak;
         let appenders = (0..APPENDERS).map(|number| scope.spawn(move || soak.append_until_over(number)));
@@ -374,6 +383,12 @@ fn under_load_nothing_is_lost_and_memory_stays() {
             let next = Duration::from_secs(second);
             soak.pause(next.saturating_sub(soak.env.clock.monotonic() - started));
             memory.push(anonymous_kb());
+            for block in soak.db.status().blocks {
+                if block.meta.compaction.level > 1 {
+                    merged.insert(block.meta.ulid);
+                }
+                blocks.insert(block.meta.ulid);
+            }
             if second % 60 == 0 || second == seconds {
                 let status = soak.db.status();
                 let held = soak.db.head().counts();
@@ -394,6 +409,8 @@ fn under_load_nothing_is_lost_and_memory_stays() {
                     soak.unheld.load(Ordering::Relaxed) as f64 / 1e6,
                 );
                 assert_eq!(status.maintenance_error, None);
+                // The time by the clock is only shown: threads lose their processor.
+                assert!(held.longest_work <= LONGEST_WORK, "{:?}: {}", held.longest_work, held.longest_work_for);
                 assert!(status.series <= SERIES, "series that have ended pile up: {}", status.series);
                 assert!(status.quarantined.is_empty(), "{:?}", status.quarantined);
             }
@@ -403,6 +420,14 @@ fn under_load_nothing_is_lost_and_memory_stays() {
         }
         soak.done.store(true, Ordering::Relaxed);
     });
+    // Else nothing of the above says anything.
+    assert!(soak.compared.load(Ordering::Relaxed) > 0, "no query compared anything");
+    if seconds >= 30 {
+        let left = soak.db.status().blocks.len();
+        assert!(!blocks.is_empty(), "no block was cut");
+        assert!(!merged.is_empty() || left < blocks.len(), "{blocks:?}: none was merged or dropped");
+        assert!(soak.hit.load(Ordering::Relaxed) > 0, "no deletion hit anything");
+    }
     soak.compare_all(&soak.db);
     soak.db.close().unwrap();
     let again = Db::open(&dir.0, options()).unwrap();
