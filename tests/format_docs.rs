@@ -76,6 +76,65 @@ fn constants_of_the_formats_stand_on_their_pages() {
     }
 }
 
+/// The only line of a page that has `marker`.
+fn line_with(page: &str, marker: &str) -> String {
+    let text = read(&format!("docs/format/{page}"));
+    let lines: Vec<&str> = text.lines().filter(|line| line.contains(marker)).collect();
+    assert_eq!(lines.len(), 1, "{page} has {marker} on as many lines");
+    lines[0].to_owned()
+}
+
+/// Which version stands on which page, and what else stands on its line.
+const VERSIONS: [(&str, &str, &str, &str); 7] = [
+    ("src/block/tombstones.rs", "VERSION", "tombstones.md", "magic b4 = 0130BA30"),
+    ("src/block/segments.rs", "VERSION", "block.md", "magic b4 = 85BD40DD"),
+    ("src/block/meta.rs", "VERSION", "meta.md", "| `version` |"),
+    ("src/bucket/header.rs", "VERSION", "index-header.md", "magic b4 = BAAAD792"),
+    ("src/head/mapped/format.rs", "VERSION", "chunks_head.md", "magic 0130BC91"),
+    ("src/head/snapshot/mod.rs", "TOMBSTONES_VERSION", "snapshot.md", "type=2"),
+    ("src/head/snapshot/extra.rs", "VERSION", "snapshot.md", "\"NTHX\""),
+];
+
+#[test]
+fn versions_of_the_formats_stand_on_their_pages() {
+    for (source, name, page, marker) in VERSIONS {
+        let (line, version) = (line_with(page, marker), constant(source, name));
+        let rest = line.split_once("version").unwrap_or_else(|| panic!("{page}: no version in {line}")).1;
+        // The number behind an equals sign, or in a table's next column.
+        let number = rest.split_once(['=', '|']).unwrap().1.trim_start();
+        let digits: String = number.chars().take_while(char::is_ascii_digit).collect();
+        assert_eq!(digits, version, "{page}: {line}");
+    }
+}
+
+#[test]
+fn flags_and_marking_bytes_of_the_formats_stand_on_their_pages() {
+    for (source, name, page, before) in [
+        ("src/head/mapped/format.rs", "OUT_OF_ORDER", "chunks_head.md", "Bit 7 ("),
+        ("src/chunk/aggregate.rs", "AGGREGATES", "aggregate.md", "all its chunks have the encoding byte "),
+    ] {
+        let byte = constant(source, name);
+        assert!(line_with(page, before).contains(&format!("{before}{byte}")), "{page} does not say {byte}");
+    }
+    let byte = u8::from_str_radix(constant("src/chunk/aggregate.rs", "AGGREGATES").trim_start_matches("0x"), 16);
+    assert!(line_with("chunks.md", "Thanos's aggregates").starts_with(&format!("| {} |", byte.unwrap())));
+    // The flags' byte, from its highest bit to its lowest: names and how many bits each has.
+    let line = line_with("wal.md", "kind        3 bits");
+    let mut above = 8;
+    let mut fields = Vec::new();
+    for field in line.split('│').map(str::trim).filter(|field| !field.is_empty()) {
+        let words: Vec<&str> = field.trim_end_matches(" bits").split_whitespace().collect();
+        let [name, width] = words[..] else { panic!("{field}") };
+        above -= width.parse::<u32>().unwrap();
+        fields.push((name, format!("1 << {above}")));
+    }
+    assert_eq!(above, 0, "{line}");
+    for (name, constant_name) in [("snappy", "SNAPPY_FLAG"), ("zstd", "ZSTD_FLAG")] {
+        let expression = constant("src/wal/segment.rs", constant_name);
+        assert!(fields.contains(&(name, expression)), "{line}: {fields:?}");
+    }
+}
+
 #[test]
 fn every_record_type_and_every_encoding_has_its_place_on_a_page() {
     let wal = read("docs/format/wal.md");
