@@ -631,3 +631,43 @@ fn the_owner_removes_what_prometheus_would_believe_of_the_numbers_of_series() {
     assert!(env.fs.stat(&state).unwrap().is_none());
     assert_eq!(db.status().log_damage, []);
 }
+
+/// Whether a sample of a series is taken, or why not.
+fn taken(db: &Db, number: usize, t: i64) -> Result<(), ErrorKind> {
+    let mut appender = db.appender();
+    let appended = appender.append(None, &series(number), t, 1.0).map(drop).map_err(|error| error.kind());
+    appender.commit().unwrap();
+    appended
+}
+
+#[test]
+fn a_limit_below_the_series_that_there_are_keeps_them_all_and_has_room_again_when_some_have_gone() {
+    let (env, machine) = machine();
+    let db = open(&env);
+    fill(&db, 0..1);
+    let env = machine.kill();
+    let db = Db::open_with(&env, dir(), Options { max_series: Some(2), ..options() }).unwrap();
+    assert_eq!((db.status().series, content(&db.source())), (3, expected(0..1)));
+    let limit = Err(ErrorKind::LimitExceeded);
+    assert_eq!(taken(&db, 3, START + HOUR), limit);
+    for minute in 60..8 * 60 {
+        assert_eq!(taken(&db, 0, START + minute * 60_000), Ok(()));
+    }
+    assert_eq!(taken(&db, 3, START + 8 * HOUR), limit);
+    db.maintain().unwrap();
+    assert_eq!(db.status().series, 1);
+    assert_eq!(taken(&db, 3, START + 8 * HOUR), Ok(()));
+    assert_eq!(taken(&db, 4, START + 8 * HOUR), limit);
+}
+
+#[test]
+fn a_late_sample_of_a_new_series_counts_against_the_limit() {
+    let (env, _machine) = machine();
+    let options = Options { max_series: Some(3), out_of_order_window: 4 * HOUR, ..options() };
+    let db = Db::open_with(&env, dir(), options).unwrap();
+    fill(&db, 0..3);
+    assert_eq!(taken(&db, 3, START), Err(ErrorKind::LimitExceeded));
+    assert_eq!((db.status().series, db.status().out_of_order_series), (3, 0));
+    assert_eq!(taken(&db, 2, START + 1), Ok(()));
+    assert_eq!(db.status().out_of_order_series, 1);
+}
