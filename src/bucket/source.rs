@@ -19,7 +19,7 @@ use crate::error::Result;
 use crate::index::ChunkMeta;
 use crate::model::{Labels, Matcher, TimeRange};
 use crate::query::{
-    ChunkData, ChunkLoader, SelectRequest, Series, SeriesChunk, SeriesSet, Source, merge_sets, merge_sorted_strings,
+    ChunkData, ChunkLoader, SelectRequest, Series, SeriesChunk, SeriesSet, Source, merge_at_most, merge_sorted_strings,
     strip_matchers,
 };
 
@@ -107,7 +107,7 @@ impl Source for BucketSource {
             let (budget, found) = (request.budget.clone(), None);
             Box::new(BlockSet { task: Some(task), found, budget, visible, left: limit }) as Box<dyn SeriesSet>
         });
-        Ok(merge_sets(sets.collect()))
+        Ok(merge_at_most(sets.collect(), request.hints.limit))
     }
 
     fn label_names(&self, request: &SelectRequest<'_>) -> Result<Vec<String>> {

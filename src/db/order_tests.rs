@@ -6,11 +6,13 @@ use super::life_tests::backfill;
 use super::tests::{HOUR, START, content, dir, machine, options, series};
 use super::*;
 use crate::block::{Block, BlockRead, HINT_OUT_OF_ORDER};
+use crate::budget::Budget;
 use crate::chunk::Encoding;
 use crate::error::Result;
 use crate::fs::sim::{Image, OpKind, SimHandle};
 use crate::head::FloatEncoding;
 use crate::model::{Labels, STALE_NAN_BITS};
+use crate::query::{BlockSource, HeadSource, OutOfOrderSource, SelectRequest, Source};
 
 /// Between two samples.
 const STEP: i64 = 30_000;
@@ -145,6 +147,26 @@ fn a_reader_beside_a_deletion_sees_no_sample_that_lost() {
     });
     let reader = ReadOnlyDb::open_with(&env, dir()).unwrap();
     assert!(content(&reader.source()).iter().all(|(_, samples)| samples.iter().all(|(_, v)| *v == 1.0)));
+}
+
+#[test]
+fn a_query_that_is_cancelled_gets_no_further() {
+    let (env, _machine) = in_all_places().boot(1);
+    let db = open(&env, late());
+    let source = db.source();
+    let budget = Budget::unlimited();
+    let request = SelectRequest::labels_only(TimeRange::ALL, &[], &budget);
+    let head = HeadSource::new(db.head().reader(TimeRange::ALL));
+    let block = Block::open(env.fs.as_ref(), &db.block_dirs()[0]).unwrap();
+    let sources: [&dyn Source; 4] = [&source, &OutOfOrderSource::new(&head), &BlockSource::new(Arc::new(block)), &head];
+    let sets: Vec<_> = sources.iter().map(|source| source.select(&request).unwrap()).collect();
+    budget.cancel();
+    for mut set in sets {
+        assert_eq!(set.next().unwrap_err().kind(), ErrorKind::Cancelled);
+    }
+    for source in sources {
+        assert_eq!(source.select(&request).err().unwrap().kind(), ErrorKind::Cancelled);
+    }
 }
 
 /// The samples of the first series, as hours after the start.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{ChunkData, ChunkLoader, SelectRequest, Series, SeriesChunk, SeriesSet, Source};
+use super::{ChunkData, ChunkLoader, Paced, SelectRequest, Series, SeriesChunk, SeriesSet, Source};
 use crate::block::BlockRead;
 use crate::chunk::EncodedChunk;
 use crate::error::Result;
@@ -24,6 +24,7 @@ impl<B: BlockRead + 'static> BlockSource<B> {
 
 impl<B: BlockRead + 'static> Source for BlockSource<B> {
     fn select(&self, request: &SelectRequest<'_>) -> Result<Box<dyn SeriesSet>> {
+        request.budget.check()?;
         let range = request.range.intersect(&self.block.time_range());
         let mut ids = match range {
             Some(_) => self.block.select(request.matchers)?,
@@ -38,6 +39,7 @@ impl<B: BlockRead + 'static> Source for BlockSource<B> {
             range: range.unwrap_or(request.range),
             labels_only: request.hints.labels_only,
             left: limit,
+            paced: Paced::new(request.budget),
             ids,
             labels: Labels::empty(),
             metas: Vec::new(),
@@ -67,6 +69,7 @@ struct BlockSet<B: ?Sized> {
     range: TimeRange,
     labels_only: bool,
     left: usize,
+    paced: Paced,
     /// From last to first.
     ids: Vec<SeriesId>,
     /// What was read last: an empty set each time would be an allocation.
@@ -78,6 +81,7 @@ impl<B: BlockRead + ?Sized> SeriesSet for BlockSet<B> {
     fn next(&mut self) -> Result<Option<Series>> {
         while self.left > 0 {
             let Some(id) = self.ids.pop() else { break };
+            self.paced.check()?;
             let range = self.range;
             let deleted = self.block.tombstones(id);
             if self.labels_only && deleted.is_empty() {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{ChunkData, ChunkLoader, SelectRequest, Series, SeriesChunk, SeriesSet, Source};
+use super::{ChunkData, ChunkLoader, Paced, SelectRequest, Series, SeriesChunk, SeriesSet, Source};
 use crate::chunk::EncodedChunk;
 use crate::error::Result;
 use crate::head::mapped::{ChunkFile, ChunkPlace};
@@ -28,9 +28,11 @@ impl HeadSource {
         &self.reader
     }
 
-    fn set(&self, range: TimeRange, matchers: &[Matcher], labels_only: bool, limit: usize) -> Result<HeadSet> {
+    fn set(&self, request: &SelectRequest<'_>, labels_only: bool, limit: usize) -> Result<HeadSet> {
+        request.budget.check()?;
+        let range = request.range;
         let mut series = match range.intersect(&self.reader.range()) {
-            Some(_) => self.reader.select(matchers)?,
+            Some(_) => self.reader.select(request.matchers)?,
             None => Vec::new(),
         };
         series.reverse();
@@ -40,6 +42,7 @@ impl HeadSource {
             range,
             labels_only,
             left: if limit == 0 { usize::MAX } else { limit },
+            paced: Paced::new(request.budget),
             chunks: Vec::new(),
             hidden: Vec::new(),
         })
@@ -59,13 +62,13 @@ impl HeadSource {
             let touches = self.reader.span().is_some_and(|span| span.overlaps(&request.range));
             return Ok(if touches { request.hints.first_of(all(&self.reader)) } else { Vec::new() });
         }
-        collect_strings(&mut self.set(request.range, request.matchers, true, 0)?, request, collect)
+        collect_strings(&mut self.set(request, true, 0)?, request, collect)
     }
 }
 
 impl Source for HeadSource {
     fn select(&self, request: &SelectRequest<'_>) -> Result<Box<dyn SeriesSet>> {
-        let set = self.set(request.range, request.matchers, request.hints.labels_only, request.hints.limit)?;
+        let set = self.set(request, request.hints.labels_only, request.hints.limit)?;
         Ok(Box::new(set))
     }
 
@@ -149,6 +152,7 @@ struct HeadSet {
     range: TimeRange,
     labels_only: bool,
     left: usize,
+    paced: Paced,
     chunks: Vec<HeadChunk>,
     hidden: Vec<TimeRange>,
 }
@@ -157,6 +161,7 @@ impl SeriesSet for HeadSet {
     fn next(&mut self) -> Result<Option<Series>> {
         while self.left > 0 {
             let Some((id, labels)) = self.series.pop() else { break };
+            self.paced.check()?;
             self.reader.chunks(id, &mut self.chunks, &mut self.hidden);
             let range = self.range;
             let is_hidden = |span: &TimeRange| self.hidden.iter().any(|h| h.min <= span.min && span.max <= h.max);

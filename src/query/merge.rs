@@ -79,8 +79,10 @@ pub fn merge_sets(sets: Vec<Box<dyn SeriesSet>>) -> Box<dyn SeriesSet> {
     merge_at_most(sets, 0)
 }
 
-/// As [`merge_sets`], the first `limit` series; 0 is no limit.
-fn merge_at_most(mut sets: Vec<Box<dyn SeriesSet>>, limit: usize) -> Box<dyn SeriesSet> {
+/// As [`merge_sets`], the first `limit` series; 0 is no limit. Each set must give that many of its own, if it has them: of those
+/// behind, one may lack the chunks of a set that had reached its limit.
+#[must_use]
+pub fn merge_at_most(mut sets: Vec<Box<dyn SeriesSet>>, limit: usize) -> Box<dyn SeriesSet> {
     match (sets.len(), sets.pop()) {
         (1, Some(only)) => only,
         (_, last) => {

@@ -36,7 +36,7 @@ use crate::model::{Exemplar, Labels, Matcher, Metadata, TimeRange};
 pub use block::BlockSource;
 pub use columns::{Columns, SeriesDecoder};
 pub use head::HeadSource;
-pub use merge::{Merged, merge_sets, merge_sorted_strings};
+pub use merge::{Merged, merge_at_most, merge_sets, merge_sorted_strings};
 pub use out_of_order::OutOfOrderSource;
 pub use samples::series_samples;
 pub use with_labels::{WithLabels, add_labels, replace_labels, strip_matchers};
@@ -48,7 +48,8 @@ pub struct SelectRequest<'a> {
     pub range: TimeRange,
     /// All must match.
     pub matchers: &'a [Matcher],
-    /// The query's account.
+    /// The query's account. A source looks at the deadline and the cancellation; samples and bytes are charged by who decodes
+    /// them, or fetches them from elsewhere.
     pub budget: &'a Budget,
     /// What the caller will do with the answer.
     pub hints: SelectHints<'a>,
@@ -154,6 +155,28 @@ impl<S: Source + ?Sized> Source for Arc<S> {
     }
     fn metadata(&self, metric: Option<&str>) -> Result<Vec<(String, Metadata)>> {
         (**self).metadata(metric)
+    }
+}
+
+/// Looks at the deadline and the cancellation of a query now and then, while its series are read: a clock costs as much as some
+/// of them.
+#[derive(Debug)]
+struct Paced {
+    budget: Budget,
+    asked: u32,
+}
+
+impl Paced {
+    fn new(budget: &Budget) -> Self {
+        Self { budget: budget.clone(), asked: 0 }
+    }
+
+    /// To be asked before each series.
+    fn check(&mut self) -> Result<()> {
+        const EACH: u32 = 64;
+        let is_due = self.asked.is_multiple_of(EACH);
+        self.asked = self.asked.wrapping_add(1);
+        if is_due { self.budget.check() } else { Ok(()) }
     }
 }
 

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::head::{collect_strings, promise};
-use super::{HeadSource, SelectRequest, Series, SeriesChunk, SeriesSet, Source};
+use super::{HeadSource, Paced, SelectRequest, Series, SeriesChunk, SeriesSet, Source};
 use crate::error::Result;
 use crate::head::{HeadReader, OutOfOrderChunk};
 use crate::index::SeriesId;
-use crate::model::{Labels, Matcher, TimeRange};
+use crate::model::{Labels, TimeRange};
 
 /// What came out of order to a head, as a source behind all others: it loses wherever they have a sample at the same time.
 #[derive(Debug, Clone)]
@@ -22,27 +22,36 @@ impl OutOfOrderSource {
         Self { reader: Arc::clone(head.reader()) }
     }
 
-    fn set(&self, range: TimeRange, matchers: &[Matcher], labels_only: bool, limit: usize) -> Result<LateSet> {
-        let mut series = self.reader.select_out_of_order(matchers)?;
+    fn set(&self, request: &SelectRequest<'_>, labels_only: bool, limit: usize) -> Result<LateSet> {
+        request.budget.check()?;
+        let mut series = self.reader.select_out_of_order(request.matchers)?;
         series.reverse();
         let left = if limit == 0 { usize::MAX } else { limit };
-        Ok(LateSet { reader: Arc::clone(&self.reader), series, range, labels_only, left, chunks: Vec::new() })
+        Ok(LateSet {
+            reader: Arc::clone(&self.reader),
+            series,
+            range: request.range,
+            labels_only,
+            left,
+            paced: Paced::new(request.budget),
+            chunks: Vec::new(),
+        })
     }
 }
 
 impl Source for OutOfOrderSource {
     fn select(&self, request: &SelectRequest<'_>) -> Result<Box<dyn SeriesSet>> {
-        let set = self.set(request.range, request.matchers, request.hints.labels_only, request.hints.limit)?;
+        let set = self.set(request, request.hints.labels_only, request.hints.limit)?;
         Ok(Box::new(set))
     }
 
     fn label_names(&self, request: &SelectRequest<'_>) -> Result<Vec<String>> {
-        let mut set = self.set(request.range, request.matchers, true, 0)?;
+        let mut set = self.set(request, true, 0)?;
         collect_strings(&mut set, request, |labels, names| names.extend(labels.iter().map(|(name, _)| name.to_owned())))
     }
 
     fn label_values(&self, name: &str, request: &SelectRequest<'_>) -> Result<Vec<String>> {
-        let mut set = self.set(request.range, request.matchers, true, 0)?;
+        let mut set = self.set(request, true, 0)?;
         collect_strings(&mut set, request, |labels, values| values.extend(labels.get(name).map(str::to_owned)))
     }
 }
@@ -54,6 +63,7 @@ struct LateSet {
     range: TimeRange,
     labels_only: bool,
     left: usize,
+    paced: Paced,
     chunks: Vec<OutOfOrderChunk>,
 }
 
@@ -61,6 +71,7 @@ impl SeriesSet for LateSet {
     fn next(&mut self) -> Result<Option<Series>> {
         while self.left > 0 {
             let Some((id, labels)) = self.series.pop() else { break };
+            self.paced.check()?;
             self.reader.out_of_order(id, self.range, &mut self.chunks);
             if self.chunks.is_empty() {
                 continue;

@@ -135,6 +135,13 @@ fn assert_same_answers(env: &Env, bucket: &Bucket, local: &Merged, cases: u32) {
             prop_assert_eq!(&source.label_values("__name__", &request).unwrap(), &names);
             request.hints.limit = 3;
             prop_assert_eq!(source.label_values("__name__", &request).unwrap(), &names[..names.len().min(3)]);
+            let limited = |source: &dyn Source| {
+                let mut set = source.select(&request).unwrap();
+                std::iter::from_fn(|| set.next().unwrap()).map(|series| series.labels).collect::<Vec<_>>()
+            };
+            let first = limited(local);
+            prop_assert!(first.len() <= 3);
+            prop_assert_eq!(limited(source), first);
             Ok(())
         })
         .unwrap();
