@@ -55,7 +55,7 @@ pub struct Options {
     /// Theirs are in the log alone then.
     pub histogram_start_timestamps: bool,
     /// Bytes of full chunks that may wait in memory while the log is read back at opening; more go to the disk at once.
-    /// 64 MiB.
+    /// 64 MiB. Who opens a directory to read it alone has no place on the disk for them, and holds them all.
     pub replay_memory: u64,
     /// Whether history is evidence: deletes and rewrites are refused by the library itself, and so are backfills of times at
     /// which it has samples or could still get some, and samples at the times of a backfill. No.
