@@ -78,11 +78,12 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::block::CREATING;
     use crate::db::tests::{HOUR, START, content, dir, machine, options, series};
     use crate::db::{Db, Options};
     use crate::error::ErrorKind;
     use crate::fs::Env;
-    use crate::fs::sim::OpKind;
+    use crate::fs::sim::{OpKind, SimHandle};
     use crate::model::STALE_NAN_BITS;
 
     fn open(env: &Env) -> Db {
@@ -110,6 +111,16 @@ mod tests {
     fn end(db: &Db) {
         (0..2).for_each(|number| append(db, number, START + HOUR, f64::from_bits(STALE_NAN_BITS)).unwrap());
         (2..4).for_each(|number| append(db, number, START + HOUR, 60.0).unwrap());
+    }
+
+    /// The log finds the disk full once a block has its name.
+    fn have_no_room_behind_blocks(machine: &SimHandle) {
+        let mut is_written = false;
+        machine.fail_when(move |op| {
+            is_written |= op.kind == OpKind::Rename && op.path.ends_with(CREATING);
+            let is_log = op.kind == OpKind::Append && op.path.contains("/wal/");
+            (is_written && is_log).then_some(std::io::ErrorKind::StorageFull)
+        });
     }
 
     fn bits(db: &Db) -> Vec<Vec<(i64, u64)>> {
@@ -243,12 +254,7 @@ mod tests {
         let (env, machine) = machine();
         let db = open(&env);
         fill(&db);
-        let mut is_served = false;
-        machine.fail_when(move |op| {
-            is_served |= op.kind == OpKind::Rename && op.path.ends_with(crate::block::CREATING);
-            let is_log = op.kind == OpKind::Append && op.path.contains("/wal/");
-            (is_served && is_log).then_some(std::io::ErrorKind::StorageFull)
-        });
+        have_no_room_behind_blocks(&machine);
         assert_eq!(db.maintain().unwrap_err().kind(), ErrorKind::Full);
         assert_eq!(db.head().series_count(), 2, "they are gone from memory");
         let ended = crate::model::Matcher::equal("n", "0");
@@ -266,12 +272,7 @@ mod tests {
         let (env, machine) = machine();
         let db = open(&env);
         fill(&db);
-        let mut is_served = false;
-        machine.fail_when(move |op| {
-            is_served |= op.kind == OpKind::Rename && op.path.ends_with(crate::block::CREATING);
-            let is_log = op.kind == OpKind::Append && op.path.contains("/wal/");
-            (is_served && is_log).then_some(std::io::ErrorKind::StorageFull)
-        });
+        have_no_room_behind_blocks(&machine);
         db.maintain().unwrap_err();
         machine.heal();
         append(&db, 0, START + HOUR + 60_000, 7.0).unwrap();
