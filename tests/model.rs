@@ -466,6 +466,29 @@ fn a_series_that_left_the_head_early_keeps_its_past_across_restarts() {
     }
 }
 
+/// Retention by size took the block of a series that had ended, and with it all that knew of its last sample.
+#[test]
+fn a_series_that_left_with_what_retention_took_begins_anew_where_it_had_ended() {
+    let labels = Labels::from_pairs([("__name__", "temperature"), ("le", "c"), ("zone", "a")]);
+    let options = Options {
+        min_block_duration: 10_000,
+        retention: Retention { bytes: Some(6000), ..Retention::default() },
+        stale_series_share: Some(0.2),
+        ..Options::default()
+    };
+    let value = narthex::model::Value::Float(0.0);
+    replay(
+        options,
+        &[
+            Operation::End { labels: labels.clone() },
+            Operation::Maintain,
+            Operation::Reopen,
+            Operation::Pass { time: 20_000 },
+            Operation::Burst { labels, ago: 0, step: 1000, count: 21, value },
+        ],
+    );
+}
+
 /// What came late was in the head, in a table of its own.
 #[test]
 fn a_copy_with_the_head_has_what_came_late() {

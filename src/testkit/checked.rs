@@ -486,6 +486,9 @@ impl CheckedDb {
             } else if t > self.newest(&labels) && !may_be_cut {
                 self.model.insert(&labels, sample);
                 self.note(&labels, t);
+            } else if window == 0 && t > self.model.newest(&labels) {
+                // A series that left the head with what retention took since begins anew after the next opening.
+                unsure.push((labels, sample));
             } else if window == 0 && !may_be_cut || self.model.get(&labels, t).is_some() {
                 // Out of order or there already: the first write wins.
             } else if t > newest_of_all.saturating_sub(window) && !self.was_written(&labels, t) && !may_be_cut {

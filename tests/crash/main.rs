@@ -11,6 +11,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "helpers of tests fail as tests do")]
 
+mod annotations;
 mod blocks;
 mod db;
 mod everything;
