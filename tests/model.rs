@@ -472,6 +472,9 @@ fn a_series_that_left_with_what_retention_took_begins_anew_where_it_had_ended() 
     let labels = Labels::from_pairs([("__name__", "temperature"), ("le", "c"), ("zone", "a")]);
     let options = Options {
         min_block_duration: 10_000,
+        max_block_duration: Some(10_000),
+        wal_segment_size: 32 << 10,
+        wal_compression: Compression::Snappy,
         retention: Retention { bytes: Some(6000), ..Retention::default() },
         stale_series_share: Some(0.2),
         ..Options::default()
@@ -481,6 +484,7 @@ fn a_series_that_left_with_what_retention_took_begins_anew_where_it_had_ended() 
         options,
         &[
             Operation::End { labels: labels.clone() },
+            Operation::Reopen,
             Operation::Maintain,
             Operation::Reopen,
             Operation::Pass { time: 20_000 },
