@@ -1,9 +1,9 @@
 //! Backfill into a database that is open: blocks are made beside, and taken over when they are whole.
 //!
 //! What is there already wins over what is taken over, sample by sample: the new blocks get younger names; and so does what
-//! comes in order later, as the head takes it without a look into blocks. Appends and queries go on meanwhile, but that commits
-//! of late samples wait while the blocks get their names; a query sees all of a backfill or nothing of it. A crash while blocks are taken over leaves each
-//! of them whole or not there; doing it again changes nothing for those that are.
+//! comes in order later, as the head takes it without a look into blocks. Appends and queries go on meanwhile, but that
+//! commits of late samples wait while the blocks get their names; a query sees all of a backfill or nothing of it. A crash
+//! while blocks are taken over leaves each of them whole or not there; doing it again changes nothing for those that are.
 //!
 //! The blocks say that they are made of out-of-order samples ([`HINT_OUT_OF_ORDER`]), which is what they are: there may be
 //! more of their span in the head, so their end must not move the log's cut-off, and what came in order wins over them.
