@@ -37,7 +37,6 @@ pub struct OutOfOrderCut {
     generation: u64,
     /// The first segment of the log that has nothing of it.
     segment: Option<u64>,
-    span: Option<TimeRange>,
 }
 
 /// As long as it is there, no commit of samples out of order is applied.
@@ -121,20 +120,13 @@ impl Head {
         let table = &self.out_of_order;
         let from = table.passed_to();
         let mut ids = table.ids();
-        let mut span: Option<TimeRange> = None;
         ids.retain(|id| {
             table.change(*id, |it| {
                 it.touch(generation, self.isolation.low());
-                let mut cut = it.chunks.iter().filter(|chunk| chunk.generation < generation).peekable();
-                let any = cut.peek().is_some();
-                for chunk in cut.filter(|chunk| chunk.generation >= from) {
-                    let all = span.get_or_insert(chunk.range);
-                    *all = TimeRange::new(all.min.min(chunk.range.min), all.max.max(chunk.range.max));
-                }
-                any
+                it.chunks.iter().any(|chunk| chunk.generation < generation)
             })
         });
-        OutOfOrderCut { head: Arc::clone(self), ids: ids.into(), from, generation, segment, span }
+        OutOfOrderCut { head: Arc::clone(self), ids: ids.into(), from, generation, segment }
     }
 
     /// Forgets what is in `cut`, in the log and in memory: blocks have it, and are served. What open readers may still ask
@@ -197,12 +189,6 @@ impl Head {
 }
 
 impl OutOfOrderCut {
-    /// From the first to the last sample; `None` if only the log is to be shortened.
-    #[must_use]
-    pub fn span(&self) -> Option<TimeRange> {
-        self.span
-    }
-
     /// The samples in `range`, as a block.
     #[must_use]
     pub fn head(&self, range: TimeRange) -> OutOfOrderHead {
